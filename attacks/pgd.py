@@ -1,0 +1,129 @@
+"""Projected gradient descent on the cross-entropy (Madry et al. 2018, arXiv:1706.06083, section 2.1)."""
+
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from attacks.ball import box, project, rowwise
+from bench.contracts import Attack, Bounds, Classifier, Knowledge, Norm, attack
+from bench.randomness import SampleRandom
+
+
+@attack("pgd")
+class ProjectedGradientDescent(Attack):
+    """Steps along the loss gradient, projected on the ball; a sample is left alone as soon as it is broken.
+
+    `step_size` is in input units, 2.5 * epsilon / steps where it is not given. Each restart begins at a point drawn
+    uniformly from the ball, or at the input itself without `random_start` (then more than one restart repeats itself
+    and is refused). What is returned is the first broken iterate, else the last iterate of the last restart.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2)
+    knowledge: ClassVar[Knowledge] = Knowledge.WHITE_BOX
+
+    norm: Norm = Norm.LINF
+    steps: Annotated[int, Field(ge=1)] = 40
+    step_size: Annotated[float, Field(gt=0)] | None = None
+    random_start: bool = True
+    restarts: Annotated[int, Field(ge=1)] = 1
+
+    def model_post_init(self, _context: object) -> None:
+        if self.norm not in self.norms:
+            raise ValueError(
+                f"pgd works in the norms linf and l2, not in {self.norm} - try foolbox.l1_projected_gradient_descent"
+            )
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError(
+                "restarts without random_start repeat the same descent: set random_start, or restarts to 1"
+            )
+
+    def run(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom) -> Tensor:
+        """See Attack.run. At most `steps` forward and backward passes per sample and restart.
+
+        The forward pass of a step judges the step before it. The last iterate of the last restart stays unjudged: the
+        engine's verification is its forward pass.
+        """
+        assert epsilon is not None
+        result = x.clone()
+        standing = torch.arange(len(x), device=x.device)
+        for restart in range(self.restarts):
+            if len(standing) == 0:
+                break
+            last = restart == self.restarts - 1
+            standing = self._descend(model, x, y, epsilon, random, standing, result, judge=not last)
+        return result
+
+    def _descend(
+        self,
+        model: Classifier,
+        x: Tensor,
+        y: Tensor,
+        epsilon: float,
+        random: SampleRandom,
+        rows: Tensor,
+        result: Tensor,
+        judge: bool,
+    ) -> Tensor:
+        """One restart for these rows: writes iterates into `result`, returns the rows that still stand."""
+        step_size = 2.5 * epsilon / self.steps if self.step_size is None else self.step_size
+        ball = Ball(x[rows], self.norm, epsilon, model.bounds)
+        label, part = y[rows], model.rows(rows)
+        point = ball.project(ball.random(random.rows(rows))) if self.random_start else ball.centre
+        for _ in range(self.steps):
+            point = point.detach().requires_grad_()
+            logits = part.logits(point)
+            stands = logits.detach().argmax(1) == label
+            standing = int(stands.sum())
+            if standing < len(rows):
+                result[rows[~stands]] = point.detach()[~stands]
+                if standing == 0:
+                    return rows[stands]
+            loss = cross_entropy(logits[stands], label[stands], reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, point)
+            point = point.detach()
+            if standing < len(rows):
+                rows, label, point, gradient = rows[stands], label[stands], point[stands], gradient[stands]
+                ball, part = ball.rows(stands), model.rows(rows)
+            point = ball.project(point + step_size * ball.direction(gradient))
+        result[rows] = point
+        if not judge:
+            return rows
+        with torch.no_grad():
+            return rows[part.logits(point).argmax(1) == label]
+
+
+class Ball:
+    """The ball of one norm around each row of `centre` (n, ...), cut by the bounds."""
+
+    def __init__(self, centre: Tensor, norm: Norm, epsilon: float, bounds: Bounds) -> None:
+        self.centre, self.norm, self.epsilon, self.bounds = centre, norm, epsilon, bounds
+        self.limits = box(centre, epsilon, bounds) if norm is Norm.LINF else None
+
+    def rows(self, keep: Tensor) -> "Ball":
+        """The same ball for the rows of a mask (n,) of booleans."""
+        part = object.__new__(Ball)
+        part.centre, part.norm, part.epsilon, part.bounds = self.centre[keep], self.norm, self.epsilon, self.bounds
+        part.limits = None if self.limits is None else (self.limits[0][keep], self.limits[1][keep])
+        return part
+
+    def project(self, point: Tensor) -> Tensor:
+        if self.limits is None:
+            return project(point, self.centre, self.norm, self.epsilon, self.bounds)
+        return torch.minimum(torch.maximum(point, self.limits[0]), self.limits[1])
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """The steepest direction of length one in the ball's norm."""
+        if self.norm is Norm.LINF:
+            return gradient.sign()
+        return gradient / rowwise(gradient.flatten(1).norm(dim=1).clamp(min=1e-12), gradient)
+
+    def random(self, random: SampleRandom) -> Tensor:
+        """Points uniform in the ball (before the bounds cut it), one stream per row."""
+        shape, device = self.centre.shape[1:], str(self.centre.device)
+        if self.norm is Norm.LINF:
+            return self.centre + random.uniform(shape, -self.epsilon, self.epsilon, device)
+        radius = self.epsilon * random.uniform((1,), device=device)[:, 0] ** (1 / shape.numel())
+        return self.centre + rowwise(radius, self.centre) * self.direction(random.normal(shape, device))

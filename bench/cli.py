@@ -1,0 +1,202 @@
+"""The command line: one function per verb. What needs time to import is imported by the verb that needs it.
+
+stdout carries the result, stderr the story.
+"""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from bench import __version__
+
+app = typer.Typer(
+    name="gauntlet",
+    help="Benchmarks of the robustness and efficiency of classifiers: a suite in, an MLflow leaderboard out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Format(StrEnum):
+    """How a leaderboard is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    MD = "md"
+
+
+SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE", help="the suite, a YAML file", show_default=False)]
+Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="where everything that a run leaves behind lies")]
+Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="change a key of the suite (repeatable)")]
+Only = Annotated[
+    str | None, typer.Option("--only", metavar="PATTERN", help="shell pattern on model/dataset/evaluation")
+]
+Form = Annotated[Format, typer.Option("--format", help="what stdout gets")]
+RunName = Annotated[str, typer.Argument(metavar="RUN_OR_DIR", help="a run's id, its folder, or an output folder")]
+Uri = Annotated[str | None, typer.Option("--tracking-uri", metavar="URI", help="MLflow; default: DIR/mlflow.db")]
+OUTPUT = Path("gauntlet-out")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print it")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an expected error, too")] = False,
+) -> None:
+    """Options of every verb."""
+
+
+@app.command()
+def run(
+    suite: SuiteFile,
+    output: Output = OUTPUT,
+    workers: Annotated[int | None, typer.Option(min=1, help="default: as many as the cluster has room for")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="samples in a task (resources.batch_size)")] = None,
+    set_: Set = [],  # noqa: B006 - typer copies it
+    only: Only = None,
+    address: Annotated[str | None, typer.Option(metavar="RAY", help="a running Ray cluster; default: one here")] = None,
+    tracking_uri: Uri = None,
+    form: Form = Format.TABLE,
+) -> None:
+    """Run a suite, or what is left of it, and print its leaderboard."""
+    from bench import verbs
+    from bench.progress import display
+    from bench.run import Options
+    from bench.run import run as engine
+
+    overrides = [*set_, *([f"resources.batch_size={batch_size}"] if batch_size else [])]
+    verbs.name_registry(output, tracking_uri)
+    opened = verbs.open_suite(suite, overrides)
+    options = Options(output, workers, address, only, tuple(sys.argv))
+    with display(sys.stderr) as shown:
+        done = engine(opened.suite, opened.text, opened.sources, options, shown)
+        delivered = verbs.deliver(done, tracking_uri, shown, only)
+    verbs.show(done, delivered.rows, form)
+    _say(delivered.story)
+    if done.status["state"] != "complete":
+        raise typer.Exit(1)
+
+
+@app.command()
+def plan(
+    suite: SuiteFile,
+    output: Output = OUTPUT,
+    set_: Set = [],  # noqa: B006
+    only: Only = None,
+    tracking_uri: Uri = None,
+) -> None:
+    """Print the tasks of a suite and an estimate, without running anything."""
+    from bench import verbs
+
+    verbs.name_registry(output, tracking_uri)
+    print(verbs.describe_plan(verbs.open_suite(suite, set_).suite, output, only), end="")
+
+
+@app.command()
+def validate(suite: SuiteFile, set_: Set = []) -> None:  # noqa: B006
+    """Check a suite: every mistake at once, each with its place and the nearest right name."""
+    from bench import verbs
+
+    found = verbs.open_suite(suite, set_).suite
+    print(f"{suite}: valid: {len(found.models)} models, {len(found.datasets)} data sets")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of suites, for editors to complete and check them."""
+    import json
+
+    from bench import verbs
+    from bench.suite import json_schema
+
+    verbs.prepare()
+    print(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def leaderboard(
+    run: RunName = str(OUTPUT),
+    output: Output = OUTPUT,
+    form: Form = Format.TABLE,
+    only: Only = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="write the page there as well")] = None,
+) -> None:
+    """Print the leaderboard of a run again, from its records alone."""
+    from bench import results, runs, verbs
+
+    found = runs.find(run, output)
+    rows = results.rows(found, only)
+    if html is not None:
+        verbs.write_page(found, rows, html)
+    verbs.show(found, rows, form)
+
+
+@app.command()
+def records(
+    run: RunName,
+    to: Annotated[Path, typer.Option("--to", metavar="FILE.parquet", help="where to write them")],
+    output: Output = OUTPUT,
+    only: Only = None,
+) -> None:
+    """Write the records of a run: one row per sample and evaluation, as Parquet (docs/records.md has the schema)."""
+    from bench import results, runs
+
+    found = runs.find(run, output)
+    _say([f"{results.export(found, to, only)} records of {found.submission}: {to}"])
+
+
+@app.command()
+def publish(run: RunName = str(OUTPUT), output: Output = OUTPUT, tracking_uri: Uri = None) -> None:
+    """Log a run to MLflow, again or for the first time; what stands there already is left alone."""
+    from bench import results, runs, verbs
+
+    found = runs.find(run, output)
+    _say(verbs.publish(found, results.rows(found), tracking_uri))
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(help="attacks, adapters, probes, detectors, datasets, models, suites")],
+    output: Output = OUTPUT,
+    tracking_uri: Uri = None,
+    form: Annotated[Format, typer.Option("--format", help="table or json")] = Format.TABLE,
+) -> None:
+    """List what a suite can name."""
+    from bench import verbs
+
+    listed(verbs.listing(kind, output, tracking_uri), form)
+
+
+def listed(lines: list[dict[str, Any]], form: Format) -> None:
+    """Print dictionaries with the same keys as a table, or as JSON."""
+    import json
+
+    from rich.table import Table
+
+    if form is Format.JSON:
+        print(json.dumps(lines, indent=2, default=str))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in lines[0] if lines else ():
+        table.add_column(heading, overflow="fold")
+    for line in lines:
+        table.add_row(*(str(value) for value in line.values()))
+    Console(soft_wrap=not sys.stdout.isatty()).print(table, highlight=False, markup=False)
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        print(line, file=sys.stderr)

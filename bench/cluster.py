@@ -1,0 +1,335 @@
+"""Workers on a Ray cluster. The only file that imports ray.
+
+Ray starts and places the workers, carries tasks and answers, and tells when a worker or a node has died. What follows
+from that (retries, deadlines, giving up) is decided in `bench.dispatch`: Ray's own retries hang where no spare node is
+left, so they are off.
+"""
+
+import contextlib
+import logging
+import math
+import os
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray._private import ray_constants
+from ray._private import worker as ray_worker
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray.actor import ActorHandle
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError
+
+from bench.contracts import Report
+from bench.dispatch import Done, Event, Lost, Ready
+from bench.errors import ClusterError
+from bench.plan import Task
+from bench.plugins import PACKAGES, ROOT, Source
+from bench.records import Reason
+from bench.worker import Outcome, TrainTask, Worker
+
+EXCLUDED = ["**/__pycache__", "**/*.pyc"]
+
+
+@dataclass(frozen=True)
+class TaskJob:
+    """A task of a submission, for a worker."""
+
+    task: Task
+
+    @property
+    def key(self) -> str:
+        return self.task.key
+
+    @property
+    def group(self) -> str:
+        return self.task.cell.model.label
+
+    @property
+    def weights(self) -> str | None:
+        return self.task.cell.model.weights
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """A training, for a worker."""
+
+    task: TrainTask
+
+    @property
+    def key(self) -> str:
+        return self.task.key
+
+    @property
+    def group(self) -> str:
+        return self.task.label
+
+    @property
+    def weights(self) -> str | None:
+        return self.task.parent
+
+
+AnyJob = TaskJob | TrainJob
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one worker takes of a node. gpus None: one where the cluster has any."""
+
+    cpus: float = 1.0
+    gpus: float | None = None
+
+
+@contextlib.contextmanager
+def cluster(address: str | None, workers: int | None, share: Share) -> Iterator["Cluster"]:
+    """A Ray cluster for the length of the block: one of our own on loopback, or the one at `address`.
+
+    Raises ClusterError where it cannot be started or reached.
+    """
+    if ray.is_initialized():
+        raise ClusterError("Ray is in use in this process already", "run Gauntlet in a process of its own")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    if address is None:
+        cores = len(os.sched_getaffinity(0))
+        wanted = cores if workers is None else max(cores, math.ceil(workers * share.cpus))
+        options |= {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": wanted}
+    else:
+        modules = [str(ROOT / package) for package in PACKAGES]
+        options |= {"address": address, "runtime_env": {"py_modules": modules, "excludes": EXCLUDED}}
+    with _quiet(), _private() if address is None else contextlib.nullcontext():
+        try:
+            ray.init(**options)
+        except Exception as problem:
+            where = f"the cluster at {address}" if address else "a local Ray"
+            raise ClusterError(
+                f"cannot start or join {where}: {_line(problem)}", "`gauntlet doctor` looks at the machine"
+            ) from problem
+        try:
+            yield Cluster(share, workers)
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray prints deaths of workers on stdout, where results go. The dispatcher tells of them: here they are logged."""
+
+    def log(data: dict[str, Any], ignore_prefix: bool) -> None:
+        logging.getLogger(__name__).info("%s", " ".join(data["lines"]))
+
+    before, ray_worker.print_to_stdstream = ray_worker.print_to_stdstream, log
+    try:
+        yield
+    finally:
+        ray_worker.print_to_stdstream = before
+
+
+@contextlib.contextmanager
+def _private() -> Iterator[None]:
+    """A Ray of our own hears nobody else: it listens on loopback only, and asks for a token that nobody was told.
+
+    Ray replaces 127.0.0.1 by the machine's address unless it takes itself for a Ray that cannot form clusters.
+    """
+    ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    before = {name: os.environ.get(name) for name in ours}
+    clusters, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    os.environ.update(ours)
+    _reread_token()
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = clusters
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        _reread_token()
+
+
+def _reread_token() -> None:
+    """Ray has read the environment when it was imported, and keeps what it found."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+class Cluster:
+    """The cluster this process has joined."""
+
+    def __init__(self, share: Share, workers: int | None) -> None:
+        resources = ray.cluster_resources()
+        gpus = share.gpus if share.gpus is not None else min(1.0, resources.get("GPU", 0.0))
+        if gpus > resources.get("GPU", 0.0):
+            raise ClusterError(f"a worker needs {gpus:g} GPUs, the cluster has {resources.get('GPU', 0.0):g}")
+        self.options: dict[str, Any] = {"num_cpus": share.cpus, "num_gpus": gpus}
+        room = resources.get("CPU", 1.0) / share.cpus if share.cpus else float("inf")
+        if gpus:
+            room = min(room, resources["GPU"] / gpus)
+        self.workers = workers or max(1, int(room))
+
+    @property
+    def nodes(self) -> int:
+        return sum(1 for node in ray.nodes() if node["Alive"])
+
+    def pool(
+        self, sources: Sequence[Source], weights: Callable[[str], bytes], progress: Callable[[str, int, int], None]
+    ) -> "RayPool":
+        """Workers that know these plugin modules. weights: bytes by digest, asked once. progress: of trainings."""
+        return RayPool(self.options, sources, weights, progress)
+
+
+class _Actor:
+    """A Worker in a process of its own."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._refs: dict[str, ray.ObjectRef] = {}
+        device = "cuda:0" if ray.get_gpu_ids() else "cpu"
+        self._worker = Worker(sources, self._fetch, device)
+
+    def ready(self) -> int:
+        return os.getpid()
+
+    def run(self, task: Task, weights: "list[ray.ObjectRef]") -> Outcome:
+        if task.cell.model.weights:
+            self._refs[task.cell.model.weights] = weights[0]
+        return self._worker.run(task)
+
+    def train(self, task: TrainTask, weights: "list[ray.ObjectRef]", told: ActorHandle) -> Outcome:
+        if task.parent:
+            self._refs[task.parent] = weights[0]
+        return self._worker.train(task, _Told(task.label, told))
+
+    def _fetch(self, key: str) -> bytes:
+        data: bytes = ray.get(self._refs[key])
+        return data
+
+
+class _Board:
+    """Where trainings on other machines tell how far they are."""
+
+    def __init__(self) -> None:
+        self._news: deque[tuple[str, int, int]] = deque(maxlen=1000)
+
+    def tell(self, label: str, done: int, total: int) -> None:
+        self._news.append((label, done, total))
+
+    def news(self) -> list[tuple[str, int, int]]:
+        news = list(self._news)
+        self._news.clear()
+        return news
+
+
+Actor = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=1)(_Actor)
+Board = ray.remote(num_cpus=0)(_Board)
+
+
+class _Told(Report):
+    """Sends every hundredth of a training to the board, and waits for no answer."""
+
+    def __init__(self, label: str, board: ActorHandle) -> None:
+        self._label = label
+        self._board = board
+        self._last = -1
+
+    def step(self, done: int, total: int, **figures: float) -> None:
+        if (part := 100 * done // max(1, total)) != self._last:
+            self._last = part
+            self._board.tell.remote(self._label, done, total)
+
+
+class RayPool:
+    """A `bench.dispatch.Pool` whose workers are Ray actors."""
+
+    def __init__(
+        self,
+        options: dict[str, Any],
+        sources: Sequence[Source],
+        weights: Callable[[str], bytes],
+        progress: Callable[[str, int, int], None],
+    ) -> None:
+        self._options = options
+        self._sources = ray.put(list(sources))
+        self._weights = weights
+        self._progress = progress
+        self._blobs: dict[str, ray.ObjectRef] = {}
+        self._actors: dict[int, ActorHandle] = {}
+        self._waiting: dict[ray.ObjectRef, tuple[int, bool]] = {}  # -> worker, whether it is its first sign of life
+        self._started = 0
+        self._board: ActorHandle | None = None
+
+    def start(self) -> int:
+        self._started += 1
+        actor = Actor.options(**self._options).remote(self._sources)
+        self._actors[self._started] = actor
+        self._waiting[actor.ready.remote()] = (self._started, True)
+        return self._started
+
+    def submit(self, worker: int, job: AnyJob) -> None:
+        blobs = [self._blob(job.weights)] if job.weights else []
+        actor = self._actors[worker]
+        if isinstance(job, TaskJob):
+            answer = actor.run.remote(job.task, blobs)
+        else:
+            self._board = self._board or Board.remote()
+            answer = actor.train.remote(job.task, blobs, self._board)
+        self._waiting[answer] = (worker, False)
+
+    def wait(self, seconds: float) -> list[Event]:
+        if self._board is not None:
+            self._tell()
+        refs = list(self._waiting)
+        if not refs:
+            return []
+        found, _ = ray.wait(refs, num_returns=1, timeout=seconds)
+        if found:
+            found, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        events: list[Event] = []
+        for ref in sorted(found, key=refs.index):  # a worker answers in the order in which it was asked
+            if ref in self._waiting:
+                events.append(self._event(ref))
+        return events
+
+    def stop(self, worker: int) -> None:
+        for ref in [ref for ref, (owner, _) in self._waiting.items() if owner == worker]:
+            del self._waiting[ref]
+        actor = self._actors.pop(worker, None)
+        if actor is not None:
+            ray.kill(actor, no_restart=True)
+
+    def _event(self, ref: "ray.ObjectRef") -> Event:
+        worker, first = self._waiting.pop(ref)
+        try:
+            answer = ray.get(ref)
+        except OutOfMemoryError as problem:
+            return self._lost(worker, f"killed by Ray's memory monitor: {_line(problem)}", Reason.MEMORY)
+        except RayActorError as problem:
+            return self._lost(worker, _line(problem))
+        except RayTaskError as problem:  # the actor's own code, so ours: a plugin's errors come as answers
+            return self._lost(worker, f"the worker failed: {_line(problem)}")
+        except RayError as problem:
+            return self._lost(worker, f"{type(problem).__name__}: {_line(problem)}")
+        return Ready(worker) if first else Done(worker, answer)
+
+    def _lost(self, worker: int, problem: str, reason: Reason = Reason.WORKER) -> Lost:
+        self.stop(worker)
+        return Lost(worker, problem, reason)
+
+    def _blob(self, key: str) -> "ray.ObjectRef":
+        if key not in self._blobs:
+            self._blobs[key] = ray.put(self._weights(key))
+        return self._blobs[key]
+
+    def _tell(self) -> None:
+        assert self._board is not None
+        with contextlib.suppress(RayActorError, GetTimeoutError):  # news are a courtesy: without them work goes on
+            for label, done, total in ray.get(self._board.news.remote(), timeout=2.0):
+                self._progress(label, done, total)
+
+
+def _line(problem: BaseException) -> str:
+    """The first lines of Ray's messages tell; the rest is a banner."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    return " ".join(lines[:3])[:500]

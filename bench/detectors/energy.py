@@ -1,0 +1,23 @@
+"""Energy: Liu et al. 2020, Energy-based Out-of-distribution Detection, equation 4."""
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from bench.contracts import Classifier, Detector, detector
+
+
+@detector("energy")
+class Energy(Detector):
+    """-T·logsumexp(logits / T): the free energy, high where no class claims the input."""
+
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+
+    def score(self, model: Classifier, x: Tensor) -> NDArray[np.float64]:
+        with torch.no_grad():
+            scaled = model.logits(x).double() / self.temperature
+        return (-self.temperature * scaled.logsumexp(dim=1)).cpu().numpy()

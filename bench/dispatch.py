@@ -1,0 +1,229 @@
+"""Who works on what: hands tasks to workers, and sees that each ends as records or as a failure. No Ray.
+
+Workers are whatever a Pool says they are. A bounded number of tasks is in flight; the source of tasks is read as they
+are handed out; an outcome goes to the sink at once. So memory grows with the number of workers, not of tasks.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from bench.errors import ClusterError
+from bench.records import Reason
+from bench.worker import Failed, Measured, Outcome
+
+IN_FLIGHT = 2  # tasks per worker: one that runs, and one that waits at its door
+STARTS = 3  # a place where workers fail to start as often as this in a row is given up
+
+
+class Job(Protocol):
+    """A task of any kind, with what the dispatcher has to know of it."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def group(self) -> str:
+        """Its model: a model that cannot be loaded fails all tasks of its group."""
+        ...
+
+
+J = TypeVar("J", bound=Job)
+J_in = TypeVar("J_in", bound=Job, contravariant=True)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker has started and takes tasks."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """A worker has answered the oldest of its tasks."""
+
+    worker: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A worker, or its node, is gone."""
+
+    worker: int
+    problem: str
+    reason: Reason = Reason.WORKER
+
+
+Event = Ready | Done | Lost
+
+
+class Pool(Protocol[J_in]):
+    """Workers, each of which answers its tasks in the order in which it got them."""
+
+    def start(self) -> int:
+        """Begin to start a worker; its Ready (or Lost) comes as an event. Numbers are never used twice."""
+        ...
+
+    def submit(self, worker: int, job: J_in) -> None: ...
+
+    def wait(self, seconds: float) -> list[Event]:
+        """Events since the last call; blocks until there is one, `seconds` at the most."""
+        ...
+
+    def stop(self, worker: int) -> None:
+        """Kill a worker; no event of it comes any more."""
+
+
+@dataclass
+class _Attempt(Generic[J]):
+    job: J
+    attempts: int = 1
+
+
+@dataclass
+class _Worker(Generic[J]):
+    ready: bool = False
+    queue: "deque[_Attempt[J]]" = field(default_factory=deque)
+    since: float = 0.0  # when it began its oldest task, or was started
+
+
+class Canceled(Exception):
+    """Dispatching was stopped on request. What was measured is kept."""
+
+
+class Dispatcher(Generic[J]):
+    """Runs jobs on a pool.
+
+    sink(job, outcome, attempts) is called exactly once per job, in the order of completion.
+    timeout: seconds that a task may take; the worker is killed then. retries: further attempts of a job that fails,
+    whatever the reason. startup: seconds until a worker that does not come up is given up.
+    """
+
+    def __init__(
+        self,
+        pool: Pool[J],
+        sink: Callable[[J, Outcome, int], None],
+        *,
+        workers: int,
+        timeout: float,
+        retries: int,
+        startup: float = 120.0,
+        canceled: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pool = pool
+        self._sink = sink
+        self._wanted = workers
+        self._timeout = timeout
+        self._retries = retries
+        self._startup = startup
+        self._canceled = canceled
+        self._clock = clock
+        self._workers: dict[int, _Worker[J]] = {}
+        self._again: deque[_Attempt[J]] = deque()
+        self._quarantine: dict[str, Failed] = {}
+        self._failed_starts = 0
+        self._problem = ""  # why the last worker did not start
+
+    def run(self, jobs: Iterator[J]) -> None:
+        """Until every job has ended. Raises Canceled, or ClusterError where no worker can be started."""
+        try:
+            upcoming = self._next(jobs)
+            while upcoming or any(worker.queue for worker in self._workers.values()):
+                if self._canceled():
+                    raise Canceled
+                while upcoming and len(self._workers) < self._wanted and self._failed_starts < STARTS:
+                    self._workers[self._pool.start()] = _Worker(since=self._clock())
+                if upcoming and not self._workers:
+                    raise ClusterError(
+                        f"no worker could be started: {self._problem}", "`gauntlet doctor` looks at the machine"
+                    )
+                upcoming = self._hand_out(upcoming, jobs)
+                for event in self._pool.wait(self._patience()):
+                    self._handle(event)
+                self._kill_the_late()
+                upcoming = upcoming or self._next(jobs)
+        finally:
+            for number in list(self._workers):
+                self._pool.stop(number)
+            self._workers.clear()
+
+    def _hand_out(self, upcoming: "_Attempt[J] | None", jobs: Iterator[J]) -> "_Attempt[J] | None":
+        """Fill the queues, shortest first, so that no worker has two tasks while another has none."""
+        for depth in range(IN_FLIGHT):
+            for number, worker in self._workers.items():
+                if upcoming and worker.ready and len(worker.queue) == depth:
+                    if not worker.queue:
+                        worker.since = self._clock()
+                    worker.queue.append(upcoming)
+                    self._pool.submit(number, upcoming.job)
+                    upcoming = self._next(jobs)
+        return upcoming
+
+    def _next(self, jobs: Iterator[J]) -> "_Attempt[J] | None":
+        while True:
+            attempt = self._again.popleft() if self._again else None
+            if attempt is None:
+                job = next(jobs, None)
+                if job is None:
+                    return None
+                attempt = _Attempt(job)
+            if (failed := self._quarantine.get(attempt.job.group)) is None:
+                return attempt
+            self._sink(attempt.job, failed, attempt.attempts)
+
+    def _handle(self, event: Event) -> None:
+        worker = self._workers.get(event.worker)
+        if worker is None:
+            return
+        if isinstance(event, Ready):
+            worker.ready = True
+            self._failed_starts = 0
+        elif isinstance(event, Done):
+            attempt = worker.queue.popleft()
+            worker.since = self._clock()
+            if isinstance(event.outcome, Measured):
+                self._sink(attempt.job, event.outcome, attempt.attempts)
+            else:
+                self._failed(attempt, event.outcome)
+        else:
+            self._lose(event.worker, Failed(event.reason, event.problem))
+
+    def _failed(self, attempt: "_Attempt[J]", outcome: Failed) -> None:
+        if attempt.attempts <= self._retries:
+            self._again.append(_Attempt(attempt.job, attempt.attempts + 1))
+            return
+        if outcome.model:
+            self._quarantine[attempt.job.group] = outcome
+        self._sink(attempt.job, outcome, attempt.attempts)
+
+    def _lose(self, number: int, why: Failed) -> None:
+        """A worker is gone: the task that it ran is blamed, those that waited at its door are not."""
+        worker = self._workers.pop(number)
+        if not worker.ready:
+            self._failed_starts += 1
+            self._problem = why.message
+        if worker.queue:
+            blamed = worker.queue.popleft()
+            self._again.extendleft(reversed(worker.queue))
+            self._failed(blamed, why)
+
+    def _kill_the_late(self) -> None:
+        for number, worker in list(self._workers.items()):
+            took = self._clock() - worker.since
+            if worker.queue and took > self._timeout:
+                self._pool.stop(number)
+                message = f"no answer after {self._timeout:g} s (resources.timeout)"
+                self._lose(number, Failed(Reason.TIMEOUT, message))
+            elif not worker.ready and took > self._startup:
+                self._pool.stop(number)
+                self._lose(number, Failed(Reason.WORKER, f"did not start within {self._startup:g} s"))
+
+    def _patience(self) -> float:
+        """Seconds until something may have to be done even if nothing happens."""
+        ends = [worker.since + self._timeout for worker in self._workers.values() if worker.queue]
+        return min(1.0, max(0.01, min(ends, default=1e9) - self._clock()))

@@ -1,0 +1,181 @@
+"""One task on one loaded model: records. Torch, and no Ray.
+
+The engine, not the attack, decides what is broken. A sample that is wrong untouched is broken at distance 0 and is not
+attacked; epsilons are walked upwards, and what is broken at one is broken at all larger ones; a result counts only
+after one clean pass of the stored input, inside the bounds and inside the ball.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.contracts import Attack, Classifier, Detector, Gradients, Knowledge, Norm, Probe, Samples
+from bench.errors import PluginError
+from bench.metering import Metered, Passes, Untouched, predictions
+from bench.randomness import SampleRandom, seed_of
+from bench.records import figures_table, samples_table
+
+TOLERANCE = 1e-6  # by which a verified input may leave the ball or the bounds: rounding of float32
+
+Indices = NDArray[np.int64]
+
+
+def clean(model: Classifier, samples: Samples, indices: Indices) -> pa.Table:
+    """Predictions, confidences and scores of untouched inputs."""
+    labels, _, scores = _untouched(model, samples, indices)
+    return samples_table(
+        {
+            "sample": indices,
+            "label": labels,
+            "prediction": predictions(scores),
+            "confidence": _confidence(scores),
+            "logits": list(scores.cpu().numpy().astype(np.float32)),
+        }
+    )
+
+
+def attacked(
+    attack: Attack,
+    epsilons: tuple[float, ...],
+    purpose: str,
+    model: Classifier,
+    samples: Samples,
+    indices: Indices,
+    seed: int,
+) -> pa.Table:
+    """What an attack does to a block of samples.
+
+    epsilons: ascending, in input units. purpose: keeps this attack's random numbers apart from another's.
+    """
+    if attack.knowledge is Knowledge.WHITE_BOX and model.gradients is Gradients.NONE:
+        raise PluginError(
+            f"attack '{attack.name}' needs gradients, and this model has none",
+            "take an attack that sees only scores or decisions (`gauntlet list attacks` says which)",
+        )
+    labels, x, scores = _untouched(model, samples, indices)
+    prediction = predictions(scores)
+    n = len(indices)
+    broken = np.zeros((n, len(epsilons)), dtype=bool)
+    broken[prediction != labels] = True
+    distance = np.where(prediction != labels, 0.0, np.nan)
+    final = prediction.copy()
+    escaped = np.zeros(n, dtype=bool)
+    passes = Passes.zero(n)
+
+    def strike(rows: Indices, epsilon: float | None, stream: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """Attack these rows; returns which were broken, and at what distance."""
+        random = SampleRandom.of(seed, f"{purpose}/{stream}", [int(index) for index in indices[rows]])
+        target = torch.from_numpy(labels[rows].astype(np.int64)).to(model.device)
+        with Untouched(model, f"attack '{attack.name}'"):
+            moved = attack.run(Metered(model, passes, rows), x[rows], target, epsilon, random).detach()
+        inside, far, found = _verify(model, attack.norm, x[rows], moved, epsilon)
+        escaped[rows] |= ~inside
+        lost = inside & (found != labels[rows])
+        final[rows[lost]] = found[lost]
+        return lost, far
+
+    if attack.minimal:
+        rows = np.flatnonzero(~np.isfinite(distance))
+        if len(rows):
+            lost, far = strike(rows, None, "minimal")
+            distance[rows[lost]] = far[lost]
+            broken[rows[lost]] = far[lost, None] <= np.asarray(epsilons) + TOLERANCE
+    else:
+        for column, epsilon in enumerate(epsilons):
+            rows = np.flatnonzero(~broken[:, column])
+            if len(rows):
+                lost, far = strike(rows, epsilon, f"{epsilon!r}")
+                distance[rows[lost]] = far[lost]
+                broken[rows[lost], column:] = True
+
+    return samples_table(
+        {
+            "sample": indices,
+            "label": labels,
+            "prediction": prediction,
+            "confidence": _confidence(scores),
+            "broken": list(broken),
+            "distance": pa.array(distance, mask=~np.isfinite(distance)),
+            "adversarial_prediction": final,
+            "escaped": escaped,
+            "forwards": passes.forwards,
+            "backwards": passes.backwards,
+            "gradients": [str(model.gradients)] * n,
+        }
+    )
+
+
+def probed(probe: Probe, model: Classifier, samples: Samples, artefact: bytes | None, hardware: str | None) -> pa.Table:
+    """What a probe measures."""
+    with Untouched(model, f"probe '{probe.name}'"):
+        return figures_table(probe.measure(model, samples, artefact), hardware)
+
+
+def detected(detector: Detector, outlier: bool, model: Classifier, samples: Samples, indices: Indices) -> pa.Table:
+    """Outlier scores of a block of inliers, or of outliers (whose labels and correctness mean nothing)."""
+    labels, x, scores = _untouched(model, samples, indices)
+    with Untouched(model, f"detector '{detector.name}'"):
+        outlying = np.asarray(detector.score(model, x), dtype=np.float64)
+    if outlying.shape != (len(indices),) or np.isnan(outlying).any():
+        raise ValueError(
+            f"detector '{detector.name}' must score each input once, never NaN; got shape {outlying.shape}"
+        )
+    return samples_table(
+        {
+            "sample": indices,
+            "label": labels,
+            "prediction": predictions(scores),
+            "confidence": _confidence(scores),
+            "score": outlying,
+            "outlier": np.full(len(indices), outlier),
+        }
+    )
+
+
+def distances(norm: Norm, difference: Tensor) -> NDArray[np.float64]:
+    """Norm of each row of (n, ...), in float64."""
+    flat = difference.detach().double().flatten(1)
+    lengths: dict[Norm, Callable[[], Tensor]] = {
+        Norm.L0: lambda: (flat != 0).sum(dim=1).double(),
+        Norm.L1: lambda: flat.abs().sum(dim=1),
+        Norm.L2: lambda: flat.norm(dim=1),
+        Norm.LINF: lambda: flat.abs().amax(dim=1),
+    }
+    return lengths[norm]().cpu().numpy()
+
+
+def _untouched(model: Classifier, samples: Samples, indices: Indices) -> tuple[NDArray[np.int32], Tensor, Tensor]:
+    x = samples.fetch(indices).to(model.device)
+    torch.manual_seed(
+        seed_of("untouched", *map(int, indices[:1]))
+    )  # for a plugin that draws globally: at least steadily
+    with torch.no_grad():
+        scores = model.logits(x)
+    if scores.shape != (len(indices), model.classes):
+        raise ValueError(f"logits have shape {tuple(scores.shape)}, not ({len(indices)}, {model.classes})")
+    return samples.labels[indices].astype(np.int32), x, scores.float()
+
+
+def _verify(
+    model: Classifier, norm: Norm, x: Tensor, moved: Tensor, epsilon: float | None
+) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.int32]]:
+    """Of each moved input: whether it is inside the threat model, how far it went, and its class in a clean pass."""
+    if moved.shape != x.shape or moved.dtype != x.dtype:
+        raise ValueError(f"the attack returned {moved.dtype} {tuple(moved.shape)} for {x.dtype} {tuple(x.shape)}")
+    far = distances(norm, moved.double() - x.double())
+    low, high = model.bounds
+    in_bounds = ((moved >= low - TOLERANCE) & (moved <= high + TOLERANCE)).flatten(1).all(dim=1).cpu().numpy()
+    inside = in_bounds & np.isfinite(far)
+    if epsilon is not None:
+        inside &= far <= epsilon + TOLERANCE
+    with torch.no_grad():
+        found = predictions(model.logits(moved).float())
+    return inside, far, found
+
+
+def _confidence(scores: Tensor) -> NDArray[np.float32]:
+    return scores.double().softmax(dim=1).amax(dim=1).float().cpu().numpy()

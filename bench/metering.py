@@ -1,0 +1,112 @@
+"""The classifier as an attack gets it: the same scores, with every pass charged to the samples that caused it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bench.contracts import Classifier
+from bench.errors import PluginError
+
+
+@dataclass
+class Passes:
+    """Forward and backward passes per sample of a batch, (n,) float64.
+
+    Fractions occur only where an attack feeds a number of inputs that is no multiple of its rows: they are then
+    shared evenly.
+    """
+
+    forwards: NDArray[np.float64]
+    backwards: NDArray[np.float64]
+
+    @classmethod
+    def zero(cls, n: int) -> Passes:
+        return cls(np.zeros(n), np.zeros(n))
+
+
+class Metered(Classifier):
+    """Charges the passes of `model` to `rows` (positions in the batch that `passes` counts)."""
+
+    def __init__(self, model: Classifier, passes: Passes, rows: NDArray[np.int64]) -> None:
+        self._model = model
+        self._passes = passes
+        self._rows = rows
+        for name in (
+            "input_shape",
+            "bounds",
+            "classes",
+            "gradients",
+            "stochastic",
+            "realisation",
+            "feature_layers",
+            "device",
+        ):
+            setattr(self, name, getattr(model, name))
+
+    def rows(self, rows: Tensor) -> Metered:
+        return Metered(self._model, self._passes, self._rows[rows.cpu().numpy()])
+
+    def logits(self, x: Tensor) -> Tensor:
+        share = len(x) / len(self._rows) if len(self._rows) else 0.0
+        self._passes.forwards[self._rows] += share
+        scores = self._model.logits(x)
+        if scores.requires_grad:
+            scores.register_hook(lambda _: self._charge_backward(share))  # type: ignore[no-untyped-call]
+        return scores
+
+    def features(self, x: Tensor, layer: str) -> Tensor:
+        self._passes.forwards[self._rows] += len(x) / max(1, len(self._rows))
+        return self._model.features(x, layer)
+
+    @property
+    def module(self) -> nn.Module | None:
+        return self._model.module
+
+    def size_bytes(self) -> int | None:
+        return self._model.size_bytes()
+
+    def _charge_backward(self, share: float) -> None:
+        self._passes.backwards[self._rows] += share
+
+
+class Untouched:
+    """Asserts that nobody changed a model: compares version counters, storage and modes before and after.
+
+    Cheap enough for every task: nothing is read from the tensors.
+    """
+
+    def __init__(self, model: Classifier, culprit: str) -> None:
+        self._module = model.module
+        self._culprit = culprit
+
+    def __enter__(self) -> None:
+        self._before = self._state()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and (after := self._state()) != self._before:
+            changed = sorted({name for name, *_ in self._before ^ after})
+            raise PluginError(
+                f"{self._culprit} changed the model while it ran: {', '.join(changed[:5])}",
+                "a plugin must leave parameters, buffers and modes as they are (work on a copy)",
+            )
+
+    def _state(self) -> frozenset[tuple[str, int, int, bool]]:
+        if self._module is None:
+            return frozenset()
+        tensors = [*self._module.named_parameters(), *self._module.named_buffers()]
+        # version counters of inference tensors cannot be read; they cannot be changed outside inference mode either
+        found = {(name, t.data_ptr(), 0 if t.is_inference() else t._version, t.requires_grad) for name, t in tensors}
+        found |= {(f"{name or 'model'}.training", 0, 0, part.training) for name, part in self._module.named_modules()}
+        return frozenset(found)
+
+
+def predictions(scores: Tensor) -> NDArray[np.int32]:
+    """Class of the largest score, (n,) int32; -1 where a row holds a NaN: a model that says nothing is never right."""
+    found = scores.argmax(dim=1)
+    found[torch.isnan(scores).any(dim=1)] = -1
+    return found.cpu().numpy().astype(np.int32)

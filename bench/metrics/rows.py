@@ -1,0 +1,188 @@
+"""From records to the lines of a leaderboard: every metric of a model on a data set, and what must be said about it.
+
+A flag reads `SUBJECT: KIND: DETAIL`. The subject is a metric, or the part of its name before a `/` that several share;
+the kinds are explained in `KINDS`, and in docs/metrics.md.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import names
+from bench.metrics import outliers, robustness
+from bench.metrics.robustness import Attacked
+from bench.records import Cell, Failure, Kind, Metric, Row
+
+KINDS: Mapping[str, str] = {
+    "incomplete": "Part of the work behind this figure is missing; the figure covers only what is there.",
+    "escaped": "The attack returned inputs outside its ball or the input's bounds. Those never count.",
+    "surrogate": "The model's gradients are stand-ins (a straight-through estimator, say): a white-box attack may have "
+    "missed what attacks without gradients find.",
+    "floor": "Nothing survives, so that this epsilon tells no models apart.",
+    "not found": "The search found no adversarial input at all for some samples, at any distance. A search without "
+    "limit should always find one: the attack may have failed, not the model resisted.",
+    "undefined": "The figure does not exist for these records.",
+    "nan": "The model's scores were NaN for some samples. They count as wrong.",
+    "contended": "The machine was busy with something else during the timing: the figure is not ranked.",
+    "simulated": "The speed is not real: the model's arithmetic is imitated by slower or faster one. It is not ranked.",
+    "not settled": "The timing never became steady during the warm-up.",
+    "too few queries": "A percentile is given only from enough queries to stand on.",
+    "dynamic": "The model does more work for some inputs than for others; the figure is the mean.",
+    "unknown": "The figure could not be had.",
+}
+
+
+def rows(cells: Iterable[Cell]) -> list[Row]:
+    """One Row per (model, data set), in the order given, with one row's records in memory at a time.
+
+    The cells of a row must follow each other. Raises ValueError where they do not, and where records break the schema.
+    """
+    finished: list[Row] = []
+    seen: set[tuple[str, str]] = set()
+    for key, group in groupby(cells, key=lambda cell: (cell.model, cell.dataset)):
+        if key in seen:
+            raise ValueError(f"the cells of model '{key[0]}' on data set '{key[1]}' do not follow each other")
+        seen.add(key)
+        finished.append(_Line(*key).fill(group))
+    return finished
+
+
+class _Line:
+    """A row while it is being filled."""
+
+    def __init__(self, model: str, dataset: str) -> None:
+        self.model, self.dataset = model, dataset
+        self.metrics: dict[str, Metric] = {}
+        self.flags: list[str] = []
+        self.failures: list[Failure] = []
+        self.attacked: dict[str, list[tuple[Attacked, Cell]]] = {}  # by norm
+        self.hardware: set[str] = set()
+
+    def fill(self, cells: Iterable[Cell]) -> Row:
+        for cell in cells:
+            self.failures += cell.failures
+            _BY_KIND[cell.kind](self, cell)
+        for norm, attacks in self.attacked.items():
+            self.worst(norm, attacks)
+        return Row(
+            model=self.model,
+            dataset=self.dataset,
+            metrics=self.metrics,
+            flags=tuple(dict.fromkeys(self.flags)),
+            failures=tuple(self.failures),
+            hardware="+".join(sorted(self.hardware)) or None,
+        )
+
+    def add(self, name: str, metric: Metric, cell: Cell) -> str:
+        """Keep a metric; where two evaluations yield one name, the later's is `NAME.LABEL`. Returns the name kept."""
+        kept = f"{name}.{cell.evaluation}" if name in self.metrics else name
+        if kept in self.metrics:
+            raise ValueError(f"evaluation '{cell.evaluation}' yields '{name}' twice")
+        self.metrics[kept] = metric
+        return kept
+
+    def flag(self, subject: str, kind: str, detail: str) -> None:
+        self.flags.append(f"{subject}: {kind}: {detail}")
+
+    def check_complete(self, subject: str, cell: Cell) -> None:
+        planned = _planned(cell)
+        if cell.table.num_rows < planned:
+            self.flag(subject, "incomplete", f"{cell.table.num_rows} of {planned} samples have records")
+
+    def clean(self, cell: Cell) -> None:
+        name = self.add(names.CLEAN_ACCURACY, robustness.clean_accuracy(cell.table), cell)
+        self.check_complete(name, cell)
+        unclear = int((cell.table["prediction"].to_numpy() == -1).sum())
+        if unclear:
+            self.flag(name, "nan", f"{unclear} of {cell.table.num_rows} samples have NaN scores and count as wrong")
+
+    def attack(self, cell: Cell) -> None:
+        if cell.norm is None:
+            raise ValueError(f"attack '{cell.evaluation}' has no norm")
+        attacked = Attacked.of(cell)
+        self.attacked.setdefault(cell.norm, []).append((attacked, cell))
+        subject = f"robust_accuracy/{cell.norm}/{cell.evaluation}" if cell.epsilons else cell.evaluation
+        for epsilon in cell.epsilons:
+            name = names.robust_accuracy(cell.norm, cell.evaluation, epsilon)
+            self.add(name, robustness.robust_accuracy(attacked, epsilon), cell)
+            rate = name.replace("robust_accuracy", "attack_success", 1)
+            self.add(rate, robustness.success_rate(attacked, epsilon), cell)
+        if cell.minimal or not cell.epsilons:
+            subject = self.distance(cell.norm, attacked, cell)
+        for column in ("forwards", "backwards"):
+            spent = robustness.passes(cell.table, column)
+            if spent is not None:
+                self.add(f"{column}/{cell.norm}/{cell.evaluation}", spent, cell)
+        self.check_complete(subject, cell)
+        if cell.knowledge == "white-box" and "surrogate" in cell.table["gradients"].unique().to_pylist():
+            self.flag(subject, "surrogate", "the attack followed a backward pass that is not the model's derivative")
+        left = robustness.escaped(cell.table)
+        if left:
+            self.flag(subject, "escaped", f"of {left} of {cell.table.num_rows} samples a result did not count")
+
+    def distance(self, norm: str, attacked: Attacked, cell: Cell) -> str:
+        metric = robustness.median_distance(attacked)
+        name = self.add(names.median_distance(norm, cell.evaluation), metric, cell)
+        missed = int(np.isinf(attacked.distance).sum())
+        if missed:
+            median = "; the median lies among them" if metric.value is None else ""
+            self.flag(name, "not found", f"{missed} of {len(attacked.samples)} samples were never broken{median}")
+        return name
+
+    def worst(self, norm: str, attacks: Sequence[tuple[Attacked, Cell]]) -> None:
+        epsilons = {names.worst_case(norm, epsilon): epsilon for _, cell in attacks for epsilon in cell.epsilons}
+        for name, epsilon in sorted(epsilons.items(), key=lambda item: item[1]):
+            metric = robustness.worst_case([attacked for attacked, _ in attacks], epsilon)
+            self.metrics[name] = metric
+            made = [cell for attacked, cell in attacks if attacked.reaches(epsilon)]
+            planned = max(_planned(cell) for cell in made)
+            if (metric.n or 0) < planned:
+                short = ", ".join(cell.evaluation for cell in made if cell.table.num_rows < planned)
+                self.flag(name, "incomplete", f"over {metric.n} of {planned} samples (records missing from {short})")
+            if metric.value == 0:
+                self.flag(name, "floor", f"none of {metric.n} samples survives")
+
+    def probe(self, cell: Cell) -> None:
+        for figure in cell.table.to_pylist():
+            metric = Metric(value=figure["value"], low=figure["low"], high=figure["high"], n=figure["n"])
+            name = self.add(figure["name"], metric, cell)
+            self.flags += [f"{name}: {flag}" for flag in figure["flags"]]
+            self.hardware |= {figure["hardware"]} - {None}
+
+    def detector(self, cell: Cell) -> None:
+        self.check_complete(names.auroc(cell.evaluation), cell)
+        scores = cell.table["score"].to_numpy().astype(np.float64)
+        outlying = cell.table["outlier"].to_numpy().astype(bool)
+        inside, outside = scores[~outlying], scores[outlying]
+        if not len(inside) or not len(outside):
+            self.add(names.auroc(cell.evaluation), Metric(value=None, n=len(scores)), cell)
+            detail = f"{len(inside)} inliers and {len(outside)} outliers have scores; both are needed"
+            self.flag(names.auroc(cell.evaluation), "undefined", detail)
+            return
+        value, low, high = outliers.auroc(inside, outside)
+        self.add(names.auroc(cell.evaluation), Metric(value=value, low=low, high=high, n=len(scores)), cell)
+        for name, figure in _DETECTOR_FIGURES.items():
+            self.add(f"{name}/{cell.evaluation}", Metric(value=figure(inside, outside), n=len(scores)), cell)
+
+
+def _planned(cell: Cell) -> int:
+    """How many samples were to be measured."""
+    return cell.planned or int(cell.table.num_rows) + sum(failure.stop - failure.start for failure in cell.failures)
+
+
+_BY_KIND: Mapping[Kind, Callable[[_Line, Cell], None]] = {
+    Kind.CLEAN: _Line.clean,
+    Kind.ATTACK: _Line.attack,
+    Kind.PROBE: _Line.probe,
+    Kind.DETECTOR: _Line.detector,
+}
+
+_Scores = NDArray[np.float64]
+_DETECTOR_FIGURES: Mapping[str, Callable[[_Scores, _Scores], float]] = {
+    "ap_out": outliers.ap_out,
+    "ap_in": outliers.ap_in,
+    "fpr95": outliers.fpr95,
+    "fpr95_id_positive": outliers.fpr95_id_positive,
+}

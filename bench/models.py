@@ -1,0 +1,283 @@
+"""Registered models: what builds one, and its weights, kept in MLflow's model registry so that any node can fetch them.
+
+A version holds two files: `gauntlet.json`, the spec (adapter, arguments, digest of the weights, what the built
+classifier takes), and the weights as they were given. Nothing is pickled and nothing in it is ever executed.
+The digest of the spec is a tag of the version, and the digest of the weights stands in the spec: a file that was
+changed in the artifact store is noticed when it is fetched.
+"""
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+import bench
+from bench import tracking
+from bench.contracts import Frozen, adapters
+from bench.errors import DataError, PluginError, TrackingError, did_you_mean
+from bench.plugins import source_digest
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+EXPERIMENT = "gauntlet.models"  # where MLflow keeps the files of registered models
+SPEC = "gauntlet.json"
+SPEC_TAG = "gauntlet.spec"  # digest of gauntlet.json
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+REFERENCE = re.compile(rf"(?:models:/)?(?P<name>{NAME.pattern})(?:/(?P<version>[1-9][0-9]*|latest))?")
+
+
+class WeightsFact(Frozen):
+    """The weights of a registered model: name of the file, blake2b digest (16 bytes, hexadecimal), size."""
+
+    file: str
+    digest: str
+    size_bytes: int
+
+
+class Spec(Frozen):
+    """How a registered model is built, and what came out when it was registered."""
+
+    adapter: str
+    args: dict[str, Any]  # JSON values; `weights` is reduced to the file's name
+    weights: WeightsFact | None
+    input_shape: tuple[int, ...]
+    bounds: tuple[float, float]
+    classes: int
+    gauntlet: str  # the version that registered it
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A version in the model registry. `adapter` is empty for a model that something else than Gauntlet registered."""
+
+    name: str
+    version: int
+    adapter: str
+    created: datetime
+    source: str  # artifact URI of its files
+
+
+def register(
+    name: str,
+    adapter_name: str,
+    args: Mapping[str, Any],
+    weights: bytes | None,
+    uri: str,
+    artifacts: str | None = None,
+) -> int:
+    """Store a model under a name; returns its version, counted from 1.
+
+    args: the adapter's fields, as JSON values. weights: the content of the file that `args["weights"]` names, where it
+    names one. The model is built once, so that what does not build is not registered. The same content under the same
+    name gives the version that is already there. Raises PluginError (unknown adapter, wrong arguments, weights that do
+    not fit) and TrackingError.
+    """
+    if not NAME.fullmatch(name):
+        raise PluginError(f"'{name}' cannot name a model", "use letters, digits, '_', '-' and '.', 100 at the most")
+    spec = _spec(adapter_name, args, weights)
+    text = spec.model_dump_json(indent=2)
+    with tracking.connect(uri) as client:
+        for entry in _versions(client, name):
+            if entry.tags.get(SPEC_TAG) == _digest(text.encode()):
+                return int(entry.version)
+        home = tracking.experiment(client, EXPERIMENT, uri, artifacts)
+        logged = client.create_logged_model(home, name=name.replace(".", "_"), tags={"model": name})
+        with tempfile.TemporaryDirectory(prefix="gauntlet-") as folder:
+            Path(folder, SPEC).write_text(text, encoding="utf-8")
+            if spec.weights is not None and weights is not None:
+                Path(folder, spec.weights.file).write_bytes(weights)
+            client.log_model_artifacts(logged.model_id, folder)
+        client.finalize_logged_model(logged.model_id, "READY")
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
+        tags = {"gauntlet.adapter": adapter_name, SPEC_TAG: _digest(text.encode()), "gauntlet.model": logged.model_id}
+        known = logged.model_id if uri.startswith("http") else None  # without a server MLflow looks it up elsewhere
+        made = client.create_model_version(name, logged.artifact_location, tags=tags, model_id=known)
+        return int(made.version)
+
+
+def list_models(uri: str) -> list[Entry]:
+    """Every version of every registered model, by name, newest first."""
+    with tracking.connect(uri) as client:
+        found = [_entry(version) for version in _versions(client)]
+    return sorted(found, key=lambda entry: (entry.name, -entry.version))
+
+
+def show(reference: str, uri: str) -> tuple[Entry, Spec]:
+    """A version and its spec; `name` alone is the newest. Raises TrackingError, and DataError for a damaged one."""
+    with tracking.connect(uri) as client:
+        found = _find(client, reference, uri)
+        with tempfile.TemporaryDirectory(prefix="gauntlet-") as folder:
+            return _entry(found), _read_spec(found, tracking.download(str(found.source), uri, Path(folder)))
+
+
+def remove(reference: str, uri: str) -> list[int]:
+    """Take one version (`name/3`), or all of them (`name`), out of the registry; returns which.
+
+    The files stay until `mlflow gc` is run. Raises TrackingError where there is no such model or version.
+    """
+    with tracking.connect(uri) as client:
+        name, number = parse(reference)
+        found = _find(client, reference, uri)
+        gone = [found] if number else _versions(client, name)
+        for version in gone:
+            client.delete_model_version(name, version.version)
+            if "gauntlet.model" in version.tags:
+                client.delete_logged_model(version.tags["gauntlet.model"])
+        if not _versions(client, name):
+            client.delete_registered_model(name)
+        return sorted(int(version.version) for version in gone)
+
+
+def fetch(reference: str, uri: str) -> tuple[Spec, bytes | None]:
+    """The spec and the weights of a registered model, both checked against their digests.
+
+    reference: `models:/name/3`, `name/3`, or `name` for the newest. Raises TrackingError where it is not there or was
+    not registered by Gauntlet, DataError where the files are not those that were registered.
+    """
+    with tracking.connect(uri) as client, tempfile.TemporaryDirectory(prefix="gauntlet-") as folder:
+        found = _find(client, reference, uri)
+        files = tracking.download(str(found.source), uri, Path(folder))
+        spec = _read_spec(found, files)
+        if spec.weights is None:
+            return spec, None
+        file = files / spec.weights.file
+        weights = file.read_bytes() if file.is_file() else None
+        if weights is None or _digest(weights) != spec.weights.digest:
+            state = "missing" if weights is None else "not those that were registered"
+            raise DataError(
+                f"model '{found.name}/{found.version}' at {tracking.shown(uri)}: its weights are {state} "
+                f"({spec.weights.file}, digest {spec.weights.digest})",
+                f"register them again: `gauntlet models register {found.name} --adapter {spec.adapter} ...`",
+            )
+        return spec, weights
+
+
+def bundle(reference: str, uri: str) -> bytes:
+    """A registered model as one artefact, for the adapter `mlflow`: a line of JSON, then the weights.
+
+    The line has the adapter, its arguments, and the digest of the adapter's source with the versions it names, so that
+    the digest of these bytes identifies everything that decides what is built. Raises as `fetch`, and PluginError
+    where the adapter is not known here.
+    """
+    spec, weights = fetch(reference, uri)
+    cls = adapters.get(spec.adapter) if spec.adapter in adapters else None
+    if cls is None:
+        raise PluginError(
+            f"registered model '{reference}': {adapters.unknown(spec.adapter)}",
+            "name the module that registers this adapter under `plugins:` in the suite",
+        )
+    head = {
+        "adapter": spec.adapter,
+        "args": spec.args,
+        "weights": spec.weights.digest if spec.weights else None,
+        "source": source_digest(cls),
+        "requires": {name: installed(name) for name in cls.requires},
+    }
+    return json.dumps(head, sort_keys=True).encode() + b"\n" + (weights or b"")
+
+
+def parse(reference: str) -> tuple[str, int | None]:
+    """Name and version of `models:/name/3`, `name/3`, `name` or `name/latest` (version None: the newest)."""
+    found = REFERENCE.fullmatch(reference)
+    if found is None:
+        raise TrackingError(f"'{reference}' names no registered model", "write `name`, `name/3` or `models:/name/3`")
+    version = found["version"]
+    return found["name"], None if version in (None, "latest") else int(version)
+
+
+def _spec(adapter_name: str, args: Mapping[str, Any], weights: bytes | None) -> Spec:
+    if adapter_name == "mlflow":
+        raise PluginError("a registered model cannot be registered again through the adapter 'mlflow'")
+    kept = dict(args)
+    named = kept.get("weights")
+    if named is not None and weights is None:
+        raise PluginError(f"adapter '{adapter_name}' names the weights '{named}', and no bytes were given with it")
+    file = Path(str(named)).name if named is not None else "weights.bin"
+    if weights is not None:
+        kept["weights"] = file
+    try:
+        adapter = adapters.build(adapter_name, kept)
+        text = json.dumps(kept, allow_nan=False)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise PluginError(f"adapter '{adapter_name}': {where}: {error.errors()[0]['msg']}") from error
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"adapter '{adapter_name}': its arguments are not JSON values: {error}") from error
+    if weights is None and adapter.training() is not None:
+        raise PluginError(f"adapter '{adapter_name}' trains its weights", "train it first, and give the weights file")
+    model = adapter.build(weights)
+    return Spec(
+        adapter=adapter_name,
+        args=json.loads(text),
+        weights=WeightsFact(file=file, digest=_digest(weights), size_bytes=len(weights))
+        if weights is not None
+        else None,
+        input_shape=tuple(model.input_shape),
+        bounds=(float(model.bounds.low), float(model.bounds.high)),
+        classes=model.classes,
+        gauntlet=bench.__version__,
+    )
+
+
+def _versions(client: "MlflowClient", name: str | None = None) -> "list[ModelVersion]":
+    found: list[ModelVersion] = []
+    token = None
+    while True:
+        page = client.search_model_versions(f"name = '{name}'" if name else None, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _find(client: "MlflowClient", reference: str, uri: str) -> "ModelVersion":
+    name, number = parse(reference)
+    versions = {int(version.version): version for version in _versions(client, name)}
+    if not versions:
+        near = did_you_mean(name, {version.name for version in _versions(client)})
+        raise TrackingError(
+            f"no registered model '{name}' at {tracking.shown(uri)}{near}", "`gauntlet models list` shows all"
+        )
+    if number is not None and number not in versions:
+        known = ", ".join(map(str, sorted(versions)))
+        raise TrackingError(f"model '{name}' at {tracking.shown(uri)} has no version {number} (it has {known})")
+    return versions[number or max(versions)]
+
+
+def _read_spec(found: "ModelVersion", files: Path) -> Spec:
+    """The spec among downloaded files. A model of another tool has none, and is not loaded: that may run code."""
+    what = f"model '{found.name}/{found.version}'"
+    if SPEC_TAG not in found.tags:
+        raise TrackingError(
+            f"{what} was not registered by Gauntlet; loading an MLflow flavor may run code from the file "
+            "(a pickle), which Gauntlet never does",
+            "save its state dict as safetensors, or the program by torch.export or ONNX, and register that: "
+            f"`gauntlet models register {found.name} --adapter torch ...`",
+        )
+    file = files / SPEC
+    text = file.read_bytes() if file.is_file() else b""
+    if _digest(text) != found.tags[SPEC_TAG]:
+        raise DataError(f"{what}: its {SPEC} is not the one that was registered", "register the model again")
+    return Spec.model_validate_json(text)
+
+
+def _entry(version: "ModelVersion") -> Entry:
+    created = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
+    return Entry(
+        version.name, int(version.version), version.tags.get("gauntlet.adapter", ""), created, str(version.source)
+    )
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

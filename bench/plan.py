@@ -1,0 +1,188 @@
+"""From a resolved suite to tasks. Pure: opens no file and no socket.
+
+Identity is content. A task's key is a hash of everything that decides its records: the bytes of the weights, the
+digest of the data, the parameters and the source of the plugins, the seed, the block of samples, the threads, and the
+versions of the libraries that compute. What a thing is called in the suite, and where its file lies, is no part of it.
+"""
+
+import fnmatch
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+from pydantic import Field
+
+from bench.contracts import Frozen
+from bench.records import Kind
+
+
+def content_key(*parts: Any) -> str:
+    """32 hexadecimal digits: the blake2b hash of canonical JSON."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class PluginRef(Frozen):
+    """A plugin by name and arguments, and what these resolved to."""
+
+    label: str  # its name in this suite
+    plugin: str
+    args: dict[str, Any] = Field(default_factory=dict)
+    source: str = ""  # digest of the plugin's source
+    versions: dict[str, str] = Field(default_factory=dict)  # of the distributions that compute
+
+    @property
+    def identity(self) -> Any:
+        return [self.plugin, self.args, self.source, self.versions]
+
+
+class ModelRef(PluginRef):
+    """A model. `weights` is the digest of its bytes; None: it has none, or `training` has yet to make them."""
+
+    weights: str | None = None
+    training: str | None = None  # key of the training that makes the weights
+    where: tuple[str, ...] = ()  # arguments that say where it lies, not what it is
+
+    @property
+    def identity(self) -> Any:
+        args = {name: value for name, value in self.args.items() if name not in self.where}
+        return [self.plugin, args, self.source, self.versions, self.weights]
+
+
+class DatasetRef(PluginRef):
+    """A data set, and the part of it that a suite takes."""
+
+    split: str
+    limit: int | None = None
+    stratified: bool = True
+    digest: str
+    size: int  # samples taken
+    classes: int
+
+    @property
+    def identity(self) -> Any:
+        return [self.digest, self.split, self.limit, self.stratified, self.size]
+
+
+class EvaluationRef(PluginRef):
+    """An attack, a probe, a detector, or the clean pass."""
+
+    kind: Kind
+    norm: str | None = None
+    epsilons: tuple[float, ...] = ()
+    knowledge: str | None = None
+    minimal: bool = False
+    exclusive: bool = False
+    hardware: str | None = None  # digest of the hardware that a timing is valid for
+    outliers: DatasetRef | None = None
+
+    @property
+    def identity(self) -> Any:
+        outliers = self.outliers.identity if self.outliers else None
+        return [self.kind, *super().identity, self.norm, self.epsilons, self.hardware, outliers]
+
+
+class CellPlan(Frozen):
+    """One model on one data set under one evaluation: tasks that differ only in their samples."""
+
+    model: ModelRef
+    dataset: DatasetRef
+    evaluation: EvaluationRef
+    seed: int
+    block: int  # samples per task
+    threads: int
+    engine: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.model.label}/{self.dataset.label}/{self.evaluation.label}"
+
+    @property
+    def size(self) -> int:
+        """Number of samples: of the data set, and behind them those of a detector's outliers."""
+        return self.dataset.size + (self.evaluation.outliers.size if self.evaluation.outliers else 0)
+
+    @property
+    def count(self) -> int:
+        """Number of tasks. A probe is one task, whatever the size."""
+        return 1 if self.evaluation.kind is Kind.PROBE else math.ceil(self.size / self.block)
+
+    @cached_property
+    def identity(self) -> str:
+        parts = (self.model.identity, self.dataset.identity, self.evaluation.identity)
+        return content_key(*parts, self.seed, self.threads, self.engine)
+
+    def tasks(self) -> Iterator["Task"]:
+        step = self.size if self.evaluation.kind is Kind.PROBE else self.block
+        for start in range(0, self.size, step):
+            yield Task(cell=self, start=start, stop=min(start + step, self.size))
+
+
+class Task(Frozen):
+    """A range of the samples of a cell: the unit of work, of retry and of storage. Names and numbers only."""
+
+    cell: CellPlan
+    start: int
+    stop: int
+
+    @property
+    def key(self) -> str:
+        return content_key(self.cell.identity, self.start, self.stop)
+
+
+class Resolved(Frozen):
+    """A suite after every name was resolved to content: all that decides the records, and nothing else."""
+
+    suite: str
+    seed: int
+    block: int
+    threads: int
+    engine: str
+    models: tuple[ModelRef, ...]
+    datasets: tuple[DatasetRef, ...]
+    evaluations: tuple[EvaluationRef, ...]
+
+    @property
+    def submission(self) -> str:
+        """`quickstart-1a2b3c4d`: the same suite, data, weights and code give the same submission, so that it resumes.
+
+        A model that is yet to be trained counts by its training.
+        """
+        models = [[ref.label, *ref.identity[:-1], ref.training or ref.weights] for ref in self.models]
+        datasets = [[ref.label, ref.identity] for ref in self.datasets]
+        evaluations = [[ref.label, ref.identity] for ref in self.evaluations]
+        content = content_key(models, datasets, evaluations, self.seed, self.block, self.threads, self.engine)
+        return f"{self.suite}-{content[:8]}"
+
+    def cells(self, only: str | None = None) -> Iterator[CellPlan]:
+        """Every model on every data set under every evaluation; timings last, since they need a quiet machine.
+
+        only: a shell pattern on `model/dataset/evaluation`.
+        """
+        for exclusive in (False, True):
+            for model in self.models:
+                for dataset in self.datasets:
+                    for evaluation in self.evaluations:
+                        if evaluation.exclusive is exclusive:
+                            cell = self._cell(model, dataset, evaluation)
+                            if only is None or fnmatch.fnmatchcase(cell.label, only):
+                                yield cell
+
+    def _cell(self, model: ModelRef, dataset: DatasetRef, evaluation: EvaluationRef) -> CellPlan:
+        return CellPlan(
+            model=model,
+            dataset=dataset,
+            evaluation=evaluation,
+            seed=self.seed,
+            block=self.block,
+            threads=self.threads,
+            engine=self.engine,
+        )
+
+
+def planned(cells: Sequence[CellPlan]) -> int:
+    """Number of tasks in these cells."""
+    return sum(cell.count for cell in cells)

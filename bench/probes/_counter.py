@@ -1,0 +1,132 @@
+"""Counts multiply-accumulates from the shapes of the operations that one pass really runs.
+
+Each convolution and matrix product is seen as torch dispatches it, so masks, branches and functional calls count as
+executed; hooks on the modules say whose operation it is. An operation that multiplies and is not in the tables below
+is named, never passed over.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# operation -> position of its left operand: every element of the result sums over that operand's last dimension
+PRODUCTS = {"mm": 0, "bmm": 0, "mv": 0, "dot": 0, "matmul": 0, "linear": 0, "addmm": 1, "baddbmm": 1, "addmv": 1}
+CONVOLUTIONS = {"convolution", "conv1d", "conv2d", "conv3d"}
+TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+
+# words in the name of an operation that multiplies: not in the tables above means unknown
+MULTIPLIES = {
+    *("mm", "addmm", "bmm", "baddbmm", "addbmm", "matmul", "mv", "addmv", "dot", "vdot", "vecdot", "addr", "ger"),
+    *("linear", "trilinear", "convolution", "conv1d", "conv2d", "conv3d", "conv", "attention", "encoder", "einsum"),
+    *("rnn", "lstm", "gru", "cdist", "fft"),
+}
+
+# layers with parameters that do no more than scale, shift or look up: 0 MACs by convention
+POINTWISE = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.PReLU,
+    nn.Embedding,
+)
+
+
+@dataclass
+class Count:
+    """What one pass did. `unknown` names what was not counted, and where it ran."""
+
+    macs: int = 0
+    binary_macs: int = 0  # of 1-bit weights with 1-bit activations; a part of `macs`
+    bit_operations: int = 0  # sum of MACs x bits of a weight x bits of an activation
+    unknown: set[str] = field(default_factory=set)
+
+
+def count(run: Callable[[Tensor], object], module: nn.Module, x: Tensor) -> Count:
+    """What `run(x)` costs; `module` is what it runs, and tells which layer an operation belongs to.
+
+    A layer that computes on fewer bits than its float tensors have says so in an attribute
+    `operand_bits = (bits of a weight, bits of an activation)`.
+    """
+    counter = _Counter()
+    with ExitStack() as stack, torch.no_grad():
+        for name, layer in module.named_modules():
+            if isinstance(layer, torch.jit.ScriptModule):
+                continue  # takes no hooks; its operations are seen all the same
+            enter = layer.register_forward_pre_hook(counter.entering(name or "the model", layer))
+            leave = layer.register_forward_hook(counter.leaving, always_call=True)
+            stack.callback(enter.remove)
+            stack.callback(leave.remove)
+        stack.enter_context(counter)
+        run(x)
+    return counter.count
+
+
+@dataclass
+class _Visit:
+    """One call of one layer."""
+
+    name: str
+    layer: nn.Module
+    products: int = 0
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = Count()
+        self.visits: list[_Visit] = []
+
+    def entering(self, name: str, layer: nn.Module) -> Callable[..., None]:
+        return lambda *_: self.visits.append(_Visit(name, layer))
+
+    def leaving(self, layer: nn.Module, *_: object) -> None:
+        visit = self.visits.pop()
+        own = any(True for _ in layer.parameters(recurse=False))
+        leaf = not any(True for _ in layer.children())
+        if own and leaf and not visit.products and not isinstance(layer, POINTWISE):
+            self.count.unknown.add(f"{type(layer).__name__} ({visit.name})")
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = operation(*args, **(kwargs or {}))
+        name = operation.overloadpacket.__name__
+        multiplies = operation.namespace not in ("aten", "prims", "prim") or MULTIPLIES & set(name.split("_"))
+        if multiplies:
+            self._multiplied(f"{operation.namespace}::{name}", name, args, result)
+        return result
+
+    def _multiplied(self, full_name: str, name: str, args: tuple[Any, ...], result: Any) -> None:
+        visit = self.visits[-1] if self.visits else _Visit("outside the model's module", nn.Module())
+        visit.products += 1
+        known = name in PRODUCTS or name in CONVOLUTIONS or name in TRANSPOSED
+        tensors = [value for value in args if isinstance(value, Tensor)]
+        if not known or not full_name.startswith("aten::"):
+            self.count.unknown.add(f"{full_name} ({visit.name})")
+        elif any(tensor.layout != torch.strided for tensor in tensors):
+            self.count.unknown.add(f"{full_name} of sparse tensors ({visit.name})")
+        else:
+            left = PRODUCTS.get(name, 0)
+            self._add(_macs(name, args, result), args[left], args[left + 1], visit.layer)
+
+    def _add(self, macs: int, left: Tensor, right: Tensor, layer: nn.Module) -> None:
+        bits = getattr(layer, "operand_bits", (8 * right.element_size(), 8 * left.element_size()))
+        self.count.macs += macs
+        self.count.binary_macs += macs if tuple(bits) == (1, 1) else 0
+        self.count.bit_operations += macs * prod(bits)
+
+
+def _macs(name: str, args: tuple[Any, ...], result: Tensor) -> int:
+    """A convolution does, per element of its result (transposed: of its input), one MAC per weight of that element."""
+    if name in PRODUCTS:
+        return result.numel() * int(args[PRODUCTS[name]].shape[-1])
+    inputs, weight = args[0], args[1]
+    transposed = name in TRANSPOSED or (name == "convolution" and args[6])
+    return int((inputs if transposed else result).numel() * prod(weight.shape[1:]))

@@ -1,0 +1,154 @@
+"""What is kept: of a sample, of a cost, of a failure.
+
+Records carry numbers only. The names (model, data set, evaluation) belong to the submission that asked, since
+records are stored by content and shared between submissions; `Cell` joins the two.
+"""
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.contracts import Figure, Frozen
+
+# One row per sample and evaluation. A column that an evaluation does not fill is null.
+SAMPLES = pa.schema(
+    [
+        pa.field("sample", pa.int64(), False, {"doc": "index in the data set's split"}),
+        pa.field("label", pa.int32(), False, {"doc": "true class"}),
+        pa.field("prediction", pa.int32(), False, {"doc": "class of the untouched input; -1 where the scores are NaN"}),
+        pa.field("confidence", pa.float32(), True, {"doc": "largest softmax probability of the untouched input"}),
+        pa.field("logits", pa.list_(pa.float32()), True, {"doc": "scores of the untouched input (evaluation 'clean')"}),
+        pa.field("broken", pa.list_(pa.bool_()), True, {"doc": "label lost, one value per epsilon, ascending"}),
+        pa.field("distance", pa.float64(), True, {"doc": "norm of the verified perturbation; 0 if wrong untouched"}),
+        pa.field("adversarial_prediction", pa.int32(), True, {"doc": "class of the verified adversarial input"}),
+        pa.field("escaped", pa.bool_(), True, {"doc": "the attack left bounds or ball, and did not count"}),
+        pa.field("forwards", pa.float64(), True, {"doc": "forward passes the attack spent on this sample"}),
+        pa.field("backwards", pa.float64(), True, {"doc": "backward passes the attack spent on this sample"}),
+        pa.field("gradients", pa.string(), True, {"doc": "of the model, as the attack saw them: exact, surrogate"}),
+        pa.field("score", pa.float64(), True, {"doc": "outlier score of a detector; larger is more outlying"}),
+        pa.field("outlier", pa.bool_(), True, {"doc": "whether the sample comes from the outlier set"}),
+    ]
+)
+
+# One row per measured cost.
+FIGURES = pa.schema(
+    [
+        pa.field("name", pa.string(), False),
+        pa.field("value", pa.float64()),
+        pa.field("unit", pa.string(), False),
+        pa.field("low", pa.float64()),
+        pa.field("high", pa.float64()),
+        pa.field("n", pa.int64()),
+        pa.field("flags", pa.list_(pa.string()), False),
+        pa.field("hardware", pa.string()),
+    ]
+)
+
+
+class Kind(StrEnum):
+    """What a task does."""
+
+    CLEAN = "clean"
+    ATTACK = "attack"
+    PROBE = "probe"
+    DETECTOR = "detector"
+
+
+class Reason(StrEnum):
+    """Why a task failed: who or what is to blame."""
+
+    ADAPTER = "adapter"  # plugin code raised
+    MEMORY = "out of memory"
+    TIMEOUT = "timeout"
+    WORKER = "worker died"
+    DATA = "data"  # a file is missing on the worker or differs from the driver's
+
+
+class Failure(Frozen):
+    """One task that ended without records, after its retries."""
+
+    key: str
+    model: str
+    dataset: str
+    evaluation: str
+    start: int
+    stop: int
+    reason: Reason
+    message: str
+    details: str = ""  # a traceback
+    attempts: int = 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All records of one (model, data set, evaluation) of a submission, in the order of the samples.
+
+    `table` has the schema SAMPLES, or FIGURES for a probe; samples of failed tasks are missing from it.
+    """
+
+    model: str
+    dataset: str
+    evaluation: str  # its label in the suite: "pgd"
+    kind: Kind
+    table: pa.Table
+    failures: Sequence[Failure] = ()
+    plugin: str = ""  # "foolbox.l2_carlini_wagner"
+    norm: str | None = None
+    epsilons: Sequence[float] = ()
+    knowledge: str | None = None
+    planned: int = 0  # samples that the suite asks for
+    minimal: bool = False  # the attack looked for the smallest distance: `distance` means something by itself
+
+
+class Metric(Frozen):
+    """A figure on a leaderboard, with its 95 % interval where it has one, and its number of observations."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+
+
+class Row(Frozen):
+    """A line of a leaderboard: one model on one data set."""
+
+    model: str
+    dataset: str
+    metrics: dict[str, Metric]
+    flags: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    hardware: str | None = None  # digest of the machine behind its timings: they are not ranked across machines
+
+
+def figures_table(figures: Iterable[Figure], hardware: str | None = None) -> pa.Table:
+    """Figures as a table of the schema FIGURES. hardware: digest of the machine that they are valid for, if any."""
+    return pa.Table.from_pylist([{**figure.model_dump(), "hardware": hardware} for figure in figures], schema=FIGURES)
+
+
+def samples_table(columns: dict[str, Any]) -> pa.Table:
+    """Columns (arrays or lists of one length) as a table of the schema SAMPLES; what is not given is null."""
+    n = len(columns["sample"])
+    arrays = [
+        pa.array(columns[name], type=type_) if name in columns else pa.nulls(n, type_)
+        for name, type_ in zip(SAMPLES.names, SAMPLES.types, strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, schema=SAMPLES)
+
+
+def encode(table: pa.Table) -> bytes:
+    """The table as Parquet, with page checksums: the same table gives the same bytes."""
+    sink = io.BytesIO()
+    pq.write_table(
+        table, sink, compression="zstd", write_page_checksum=True, write_statistics=False, store_schema=False
+    )
+    return sink.getvalue()
+
+
+def decode(data: bytes) -> pa.Table:
+    """Inverse of `encode`. Raises pyarrow.ArrowInvalid or OSError for damaged bytes."""
+    return pq.read_table(io.BytesIO(data), page_checksum_verification=True)

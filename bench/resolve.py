@@ -1,0 +1,190 @@
+"""From names to content: digests of weights, data and source. What a plan is made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from bench.contracts import Adapter, Attack, Plugin, Samples, Training, adapters, datasets
+from bench.data import subset
+from bench.errors import DataError, PluginError
+from bench.plan import DatasetRef, EvaluationRef, ModelRef, Resolved, content_key
+from bench.plugins import engine_digest, source_digest
+from bench.records import Kind
+from bench.store import Store, digest
+from bench.suite import DatasetSpec, ModelSpec, Suite
+from bench.worker import TrainTask
+
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The bytes that a model is built from, by digest; or the training that has yet to make them."""
+
+    digest: str | None = None
+    training: str | None = None  # key of the training, done or not
+    todo: TrainTask | None = None  # the training that can run now: its own, or its parent's
+
+
+@dataclass
+class Resolver:
+    """Resolves a suite against a store. Loads each data set once. `keep` copies weights into the store."""
+
+    store: Store
+    suite: Suite
+    hardware: str  # digest of this machine's fingerprint
+    keep: bool = True
+    _samples: dict[str, Samples] = field(default_factory=dict)
+    _artefacts: dict[str, bytes | None] = field(default_factory=dict)
+
+    def resolve(self) -> tuple[Resolved, list[TrainTask]]:
+        """The suite by content, and the trainings that can start now. Raises DataError, PluginError.
+
+        Call it again when these have ended: further ones may have been waiting for their weights.
+        """
+        found = [self._model(spec) for spec in self.suite.models]
+        todo: dict[str, TrainTask] = {}
+        for _, weights in found:
+            if weights.todo:
+                todo.setdefault(weights.todo.key, weights.todo)
+        resolved = Resolved(
+            suite=self.suite.name,
+            seed=self.suite.seed,
+            block=self.suite.resources.batch_size,
+            threads=self.suite.resources.threads,
+            engine=engine_digest(),
+            models=tuple(ref for ref, _ in found),
+            datasets=tuple(self._dataset(spec) for spec in self.suite.datasets),
+            evaluations=self._evaluations(),
+        )
+        return resolved, list(todo.values())
+
+    # --- models
+
+    def _model(self, spec: ModelSpec) -> tuple[ModelRef, Weights]:
+        adapter = spec.build()
+        weights = self._weights(spec.name, adapter)
+        ref = ModelRef(
+            label=spec.name,
+            plugin=adapter.name,
+            args=_arguments(adapter),
+            source=source_digest(type(adapter)),
+            versions=versions(adapter),
+            weights=weights.digest,
+            training=weights.training,
+            where=tuple(sorted(adapter.where)),
+        )
+        return ref, weights
+
+    def _weights(self, label: str, adapter: Adapter) -> Weights:
+        if (data := self._artefact(adapter)) is not None:
+            return Weights(self.store.put_blob(data) if self.keep else digest(data))
+        training = adapter.training()
+        if training is None:
+            return Weights()
+        parent = self._weights(label, training.parent) if training.parent else Weights()
+        key = self._training_key(adapter, training, parent)
+        if (made := self.store.trained(key)) is not None:
+            return Weights(made, key)
+        if parent.training and parent.digest is None:
+            return Weights(None, key, parent.todo)
+        args = _arguments(adapter)
+        task = TrainTask(key, label, adapter.name, args, parent.digest, self.suite.seed, self.suite.resources.threads)
+        return Weights(None, key, task)
+
+    def _artefact(self, adapter: Adapter) -> bytes | None:
+        key = repr(adapter)
+        if key not in self._artefacts:
+            try:
+                self._artefacts[key] = adapter.weights.read_bytes() if adapter.weights else adapter.artefact()
+            except OSError as problem:
+                raise DataError(f"weights of adapter '{adapter.name}' cannot be read: {problem}") from None
+        return self._artefacts[key]
+
+    def _training_key(self, adapter: Adapter, training: Training, parent: Weights) -> str:
+        choice = training.data
+        data = self._load(choice.dataset, choice.split, choice.args)
+        recipe = [adapter.name, dict(training.recipe()), source_digest(type(training)), versions(adapter)]
+        return content_key("train", recipe, data.digest, parent.training or parent.digest, *self._settings())
+
+    def _settings(self) -> tuple[int, int]:
+        return self.suite.seed, self.suite.resources.threads
+
+    # --- data and evaluations
+
+    def _dataset(self, spec: DatasetSpec) -> DatasetRef:
+        plugin = spec.build()
+        args = plugin.model_dump(mode="json", exclude={"split"})
+        samples = self._load(plugin.name, spec.split, args)
+        return DatasetRef(
+            label=spec.name,
+            plugin=plugin.name,
+            args=args,
+            source=source_digest(type(plugin)),
+            split=spec.split,
+            limit=spec.limit,
+            stratified=spec.stratified,
+            digest=samples.digest,
+            classes=len(samples.class_names),
+            size=len(subset(samples.labels, spec.limit, spec.stratified, seed=0)),
+        )
+
+    def _load(self, name: str, split: str, args: Mapping[str, Any]) -> Samples:
+        key = repr((name, split, sorted(args.items())))
+        if key not in self._samples:
+            self._samples[key] = datasets.build(name, {**args, "split": split}).load()
+        return self._samples[key]
+
+    def _evaluations(self) -> tuple[EvaluationRef, ...]:
+        asked = self.suite.evaluations
+        found = [EvaluationRef(label=CLEAN, plugin=CLEAN, kind=Kind.CLEAN, versions={"torch": version("torch")})]
+        for spec in asked.attacks:
+            attack = spec.build()
+            found.append(
+                EvaluationRef(
+                    kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons, knowledge=attack.knowledge,
+                    minimal=attack.minimal, **_described(spec.name, attack),
+                )
+            )  # fmt: skip
+        for detection in asked.detectors:
+            outliers = self._dataset(detection.outliers)
+            detector = detection.build()
+            found.append(EvaluationRef(kind=Kind.DETECTOR, outliers=outliers, **_described(detection.name, detector)))
+        for probing in asked.probes:
+            probe = probing.build()
+            hardware = self.hardware if probe.exclusive else None
+            found.append(
+                EvaluationRef(
+                    kind=Kind.PROBE, exclusive=probe.exclusive, hardware=hardware, **_described(probing.name, probe)
+                )
+            )
+        return tuple(found)
+
+
+def build_model(ref: ModelRef) -> Adapter:
+    """The adapter of a resolved model."""
+    return adapters.build(ref.plugin, ref.args)
+
+
+def versions(plugin: Plugin) -> dict[str, str]:
+    """The versions of the distributions that compute a plugin's result. Raises PluginError for one not installed."""
+    try:
+        return {name: version(name) for name in plugin.requires}
+    except PackageNotFoundError as problem:
+        raise PluginError(f"{plugin.name}: needs the package {problem.name}", f"pip install {problem.name}") from None
+
+
+def _described(label: str, plugin: Plugin) -> dict[str, Any]:
+    hidden = {"norm"} if isinstance(plugin, Attack) else set()
+    return {
+        "label": label,
+        "plugin": plugin.name,
+        "args": plugin.model_dump(mode="json", exclude=hidden),
+        "source": source_digest(type(plugin)),
+        "versions": versions(plugin),
+    }
+
+
+def _arguments(adapter: Adapter) -> dict[str, Any]:
+    return adapter.model_dump(mode="json", exclude={"weights"})

@@ -1,0 +1,126 @@
+"""What comes out of a run: the rows of its leaderboard, the export of its records, and what is told to MLflow."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from bench import names
+from bench.metrics.rows import rows as rows_of_cells
+from bench.plan import PluginRef
+from bench.publication import DatasetFact, Evaluation, ModelFact, Publication
+from bench.records import SAMPLES, Cell, Kind, Row
+from bench.runs import Run
+from bench.suite import Leaderboard
+
+# The schema of `gauntlet records`: what was evaluated, then the columns of bench.records.SAMPLES.
+EXPORT = pa.schema(
+    [
+        pa.field("model", pa.string(), False, {"doc": "label of the model in the suite"}),
+        pa.field("dataset", pa.string(), False, {"doc": "label of the data set in the suite"}),
+        pa.field("evaluation", pa.string(), False, {"doc": "label of the evaluation: 'clean', 'pgd'"}),
+        pa.field("kind", pa.string(), False, {"doc": "clean, attack or detector"}),
+        pa.field("plugin", pa.string(), False, {"doc": "registered name of the attack or detector"}),
+        pa.field("norm", pa.string(), True, {"doc": "norm of the attack's threat model"}),
+        pa.field("knowledge", pa.string(), True, {"doc": "what the attacker may see"}),
+        pa.field("epsilons", pa.list_(pa.float64()), False, {"doc": "radii that `broken` is about, ascending"}),
+        *SAMPLES,
+    ]
+)
+
+
+def rows(run: Run, only: str | None = None) -> list[Row]:
+    """A row per model and data set, in the order of the suite."""
+    return rows_of_cells(run.cells(only))
+
+
+def leaderboard(run: Run) -> Leaderboard:
+    """How the suite wants its results shown."""
+    return Leaderboard.model_validate(yaml.safe_load(run.read("resolved.yaml"))["leaderboard"])
+
+
+def export(run: Run, path: Path, only: str | None = None) -> int:
+    """Write one row per sample and evaluation, with the schema EXPORT, as Parquet; returns the number of rows.
+
+    The rows stand in the order of the suite and of the samples, so equal runs give equal files. One cell is in memory
+    at a time.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with pq.ParquetWriter(path, EXPORT, compression="zstd") as writer:
+        for cell in run.cells(only):
+            if cell.kind is not Kind.PROBE and cell.table.num_rows:
+                writer.write_table(_named(cell))
+                count += cell.table.num_rows
+    return count
+
+
+def publication(run: Run, found: Sequence[Row], owner: str, note: str, html: Path | None) -> Publication:
+    """Everything that MLflow is told about a run. Writes the records of each row beside the reports."""
+    resolved, manifest = run.resolved, run.manifest
+    files: dict[str, Path | str] = {
+        "suite.yaml": run.read("suite.yaml"),
+        "resolved.yaml": run.read("resolved.yaml"),
+        "resolved.json": run.read("resolved.json"),
+        "manifest.json": run.read("manifest.json"),
+    }
+    if html is not None:
+        files["leaderboard.html"] = html
+    models = {ref.label: ModelFact(ref.plugin, ref.weights, ref.args) for ref in resolved.models}
+    facts = {ref.label: DatasetFact(ref.plugin, ref.digest, ref.size, ref.classes) for ref in resolved.datasets}
+    hardware = manifest["hardware"]
+    return Publication(
+        suite=resolved.suite,
+        submission=run.submission,
+        owner=owner,
+        status=run.status["state"],
+        rows=found,
+        models=models,
+        datasets=facts,
+        evaluations=list(_singles(run)),
+        tags={
+            "hardware": hardware["gpu"] if hardware["gpu"] != "none" else hardware["cpu"],
+            "git_revision": str(manifest["git_revision"]),
+        },
+        params={
+            (row.model, row.dataset): {
+                "seed": resolved.seed,
+                "batch_size": resolved.block,
+                "threads": resolved.threads,
+                **{f"model/{name}": value for name, value in models[row.model].params.items()},
+            }
+            for row in found
+        },
+        files=files,
+        row_files={(row.model, row.dataset): _records(run, row) for row in found},
+        note=note,
+    )
+
+
+def _singles(run: Run) -> Iterator[Evaluation]:
+    """Each evaluation by itself, with its own metrics and its plugin's parameters."""
+    refs = {ref.label: ref for ref in run.resolved.evaluations}
+    for cell in run.cells():
+        [row] = rows_of_cells([cell])
+        own = {name: value for name, value in row.metrics.items() if f"/{names.WORST}/" not in name}
+        yield Evaluation(cell.model, cell.dataset, cell.evaluation, own, _told(refs[cell.evaluation]))
+
+
+def _told(ref: PluginRef) -> Mapping[str, object]:
+    return {"plugin": ref.plugin, **ref.args}
+
+
+def _records(run: Run, row: Row) -> dict[str, Path | str]:
+    path = run.reports / "records" / f"{row.model}.{row.dataset}.parquet"
+    export(run, path, only=f"{row.model}/{row.dataset}/*")
+    return {"records.parquet": path}
+
+
+def _named(cell: Cell) -> pa.Table:
+    n = cell.table.num_rows
+    constants = [cell.model, cell.dataset, cell.evaluation, cell.kind.value, cell.plugin, cell.norm, cell.knowledge]
+    columns = [pa.array([value] * n, pa.string()) for value in constants]
+    columns.append(pa.array([list(cell.epsilons)] * n, pa.list_(pa.float64())))
+    return pa.Table.from_arrays([*columns, *cell.table.columns], schema=EXPORT)

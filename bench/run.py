@@ -1,0 +1,230 @@
+"""The main job: a suite in, records out. Trains what has to be trained, then measures what the store does not have."""
+
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.cluster import AnyJob, Cluster, RayPool, Share, TaskJob, TrainJob, cluster
+from bench.dispatch import Canceled, Dispatcher
+from bench.errors import GauntletError
+from bench.fingerprint import fingerprint, fingerprint_digest
+from bench.plan import CellPlan, Resolved, Task
+from bench.plugins import Source
+from bench.progress import Display
+from bench.records import Failure, Reason
+from bench.resolve import Resolver
+from bench.runs import Run, manifest
+from bench.store import Store
+from bench.suite import Suite, to_yaml
+from bench.timings import Timings
+from bench.worker import Failed, Measured, Outcome, TrainTask
+
+
+@dataclass(frozen=True)
+class Options:
+    """What belongs to the machine and the moment, not to the suite."""
+
+    output: Path
+    workers: int | None = None
+    address: str | None = None
+    only: str | None = None
+    command: tuple[str, ...] = ()
+
+
+class Stopped(GauntletError):
+    """Somebody asked the run to stop. What was measured is in the store."""
+
+    exit_code = 130
+
+
+def plan(suite: Suite, output: Path) -> tuple[Resolved, list[TrainTask]]:
+    """What a run would do: writes nothing, starts nothing."""
+    store = Store(str(output / "store"))
+    return Resolver(store, suite, fingerprint_digest(_hardware(suite)), keep=False).resolve()
+
+
+def run(suite: Suite, text: str, sources: Sequence[Source], options: Options, display: Display) -> Run:
+    """Run a suite, or what is left of it. text: the suite as it was given.
+
+    Every planned task ends in the store or in the run's failures. Raises Stopped after SIGINT or SIGTERM, ClusterError
+    where there is no cluster to be had; then the same call continues later.
+    """
+    hardware = _hardware(suite)
+    store = Store(str(options.output / "store"))
+    resolver = Resolver(store, suite, fingerprint_digest(hardware))
+    resolved, trainings = resolver.resolve()
+    facts = manifest(options.command, hardware, suite.seed)
+    job = _Job(
+        suite, sources, options, display, Run.create(options.output, resolved, text, to_yaml(suite), facts), store
+    )
+    with _stop_on_signal() as stop:
+        job.stop = stop
+        try:
+            job.do(resolver, resolved, trainings)
+        except Canceled:
+            job.run.set_status("stopped")
+            raise Stopped(
+                f"stopped: {job.measured} tasks were measured and are kept", "the same command continues"
+            ) from None
+        except BaseException:
+            job.run.set_status("stopped")
+            raise
+        finally:
+            job.timings.save()
+    job.run.set_status("incomplete" if job.run.failures else "complete")
+    return job.run
+
+
+def _hardware(suite: Suite) -> dict[str, str | int | float]:
+    """What this machine is, with the threads that the suite gives a worker."""
+    return {**fingerprint(), "threads": suite.resources.threads}
+
+
+@dataclass
+class _Job:
+    """One run at work."""
+
+    suite: Suite
+    sources: Sequence[Source]
+    options: Options
+    display: Display
+    run: Run
+    store: Store
+    stop: Callable[[], bool] = lambda: False
+    measured: int = 0
+    _cluster: Cluster | None = None
+    _done: Counter[str] = field(default_factory=Counter)
+    _untrained: dict[str, Failed] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.timings = Timings(self.options.output / "timings.json")
+
+    def do(self, resolver: Resolver, resolved: Resolved, trainings: list[TrainTask]) -> None:
+        cells = list(resolved.cells(self.options.only))
+        if not trainings and not any(self._missing(cell) for cell in cells):
+            self.display.note(f"{self.run.submission}: everything is in the store already")
+            return
+        resources = self.suite.resources
+        share = Share(resources.cpus_per_worker, resources.gpus_per_worker)
+        self.display.note(f"{self.run.submission}: starting workers")
+        with cluster(self.options.address, self.options.workers, share) as self._cluster:
+            while trainings := [task for task in trainings if task.key not in self._untrained]:
+                self._train(trainings)
+                resolved, trainings = resolver.resolve()
+            self.run.set_resolved(resolved)
+            self._measure(list(resolved.cells(self.options.only)))
+
+    def _train(self, trainings: list[TrainTask]) -> None:
+        for task in trainings:
+            self.display.begin(f"train {task.label}", 100, 0, None)
+
+        def sink(job: AnyJob, outcome: Outcome, attempts: int) -> None:
+            if isinstance(outcome, Measured):
+                self.store.set_trained(job.key, self.store.put_blob(outcome.data))
+                self.display.advance(f"train {job.group}", 100)
+            else:
+                self._untrained[job.key] = outcome
+                self.display.note(f"train {job.group}: failed: {outcome.message}")
+
+        self._dispatch(iter([TrainJob(task) for task in trainings]), sink)
+
+    def _measure(self, cells: list[CellPlan]) -> None:
+        ready = []
+        for cell in cells:
+            self._done[cell.label] = sum(1 for task in cell.tasks() if self.store.has(task.key))
+            self.display.begin(cell.label, cell.count, self._done[cell.label], self.timings.estimate(cell))
+            if cell.model.training and cell.model.weights is None:
+                self._give_up(cell)
+            else:
+                ready.append(cell)
+        self._dispatch(self._missing_jobs(cell for cell in ready if not cell.evaluation.exclusive), self._sink)
+        for cell in ready:
+            if cell.evaluation.exclusive:  # alone, and in a fresh process
+                self._dispatch(self._missing_jobs(iter([cell])), self._sink, workers=1)
+
+    def _missing(self, cell: CellPlan) -> bool:
+        return any(not self.store.has(task.key) for task in cell.tasks())
+
+    def _missing_jobs(self, cells: Iterator[CellPlan]) -> Iterator[AnyJob]:
+        for cell in cells:
+            for task in cell.tasks():
+                if not self.store.has(task.key):
+                    yield TaskJob(task)
+
+    def _dispatch(
+        self, jobs: Iterator[AnyJob], sink: Callable[[AnyJob, Outcome, int], None], workers: int | None = None
+    ) -> None:
+        assert self._cluster is not None
+        pool: RayPool = self._cluster.pool(self.sources, self.store.blob, self._trained)
+        Dispatcher(
+            pool,
+            sink,
+            workers=workers or self._cluster.workers,
+            timeout=self.suite.resources.timeout,
+            retries=self.suite.resources.retries,
+            canceled=self.stop,
+        ).run(jobs)
+
+    def _trained(self, label: str, done: int, total: int) -> None:
+        self.display.advance(f"train {label}", 100 * done // max(1, total))
+
+    def _sink(self, job: AnyJob, outcome: Outcome, attempts: int) -> None:
+        assert isinstance(job, TaskJob)
+        task = job.task
+        if isinstance(outcome, Measured):
+            self.store.write(task.key, outcome.data)
+            self.timings.note(task.cell, task.stop - task.start, outcome.seconds)
+            self.measured += 1
+        else:
+            self._fail(task, outcome, attempts)
+        self._done[task.cell.label] += 1
+        self.display.advance(task.cell.label, self._done[task.cell.label])
+
+    def _give_up(self, cell: CellPlan) -> None:
+        """Its model could not be trained: each of its tasks fails for that reason."""
+        why = self._untrained.get(cell.model.training or "") or next(iter(self._untrained.values()))
+        for task in cell.tasks():
+            self._fail(task, Failed(why.reason, f"its training failed: {why.message}", why.details), 0)
+
+    def _fail(self, task: Task, why: Failed, attempts: int) -> None:
+        cell = task.cell
+        failure = Failure(
+            key=task.key,
+            model=cell.model.label,
+            dataset=cell.dataset.label,
+            evaluation=cell.evaluation.label,
+            start=task.start,
+            stop=task.stop,
+            reason=Reason(why.reason),
+            message=why.message,
+            details=why.details,
+            attempts=attempts,
+        )
+        self.run.add_failure(failure)
+        self.display.note(f"{cell.label}[{task.start}:{task.stop}]: failed ({why.reason}): {why.message}")
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM ask to stop; a second one does not wait. Only the main thread can listen to signals."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def listen(number: int, _: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {number: signal.signal(number, listen) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        with suppress(ValueError):
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,188 @@
+"""Records on disk or on an object store, under the hash of what made them.
+
+    <url>/records/ab/abcdef….parquet    the records of one task, by the task's key
+    <url>/blobs/ab/abcdef…              weights, by the digest of their bytes
+    <url>/trained/ab/abcdef….json       which weights a training made, by the training's key
+
+Nothing is ever changed: a file is written beside its place, synced, and renamed into it (an object store puts whole
+objects anyway), so a reader sees all of it or nothing. Writing the same thing twice is harmless. One process writes:
+the driver; so no worker needs to see this place.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+
+from bench.errors import StoreError
+from bench.records import decode
+
+RECORDS, BLOBS, TRAINED = "records", "blobs", "trained"
+_SUFFIX = {RECORDS: ".parquet", BLOBS: "", TRAINED: ".json"}
+
+
+def digest(data: bytes) -> str:
+    """blake2b of the bytes, 128 bits, as 32 hexadecimal digits."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that is not what its name says."""
+
+    path: str
+    problem: str
+
+
+class Store:
+    """Append-only, content-addressed files at an fsspec URL (a local path, `s3://bucket/prefix`, `memory://x`)."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            self._fs, self._root = fsspec.url_to_fs(url)
+        except (ValueError, ImportError) as problem:
+            raise StoreError(f"no store at '{url}': {problem}", "give a path, or a URL that fsspec knows") from None
+        self._local = "file" in _protocols(self._fs)
+
+    # --- records
+
+    def has(self, key: str) -> bool:
+        return bool(self._fs.exists(self._path(RECORDS, key)))
+
+    def write(self, key: str, data: bytes) -> None:
+        self._write(RECORDS, key, data)
+
+    def read(self, key: str) -> pa.Table:
+        """The records of a task. Raises StoreError where there are none, or damaged ones."""
+        data = self._read(RECORDS, key)
+        if data is None:
+            raise StoreError(f"no records of task {key} in {self.url}", "run the suite again: it makes what is missing")
+        try:
+            return decode(data)
+        except (pa.ArrowInvalid, OSError) as problem:
+            raise StoreError(
+                f"{self._path(RECORDS, key)}: damaged records ({problem})",
+                "`gauntlet store verify --repair` removes them, and the next run makes them again",
+            ) from None
+
+    # --- weights
+
+    def put_blob(self, data: bytes) -> str:
+        """Keep bytes under their digest, which is returned."""
+        key = digest(data)
+        if not self._fs.exists(self._path(BLOBS, key)):
+            self._write(BLOBS, key, data)
+        return key
+
+    def blob(self, key: str) -> bytes:
+        """Bytes by their digest, which is checked. Raises StoreError."""
+        data = self._read(BLOBS, key)
+        if data is None or digest(data) != key:
+            problem = "missing" if data is None else "damaged"
+            raise StoreError(f"{self._path(BLOBS, key)}: {problem}", "`gauntlet store verify --repair`, then run again")
+        return data
+
+    def trained(self, key: str) -> str | None:
+        """The digest of the weights that a training made, or None where it has not been done."""
+        data = self._read(TRAINED, key)
+        if data is None:
+            return None
+        weights = str(json.loads(data)["weights"])
+        return weights if self._fs.exists(self._path(BLOBS, weights)) else None
+
+    def set_trained(self, key: str, weights: str) -> None:
+        self._write(TRAINED, key, json.dumps({"weights": weights}).encode())
+
+    # --- housekeeping
+
+    def keys(self, kind: str) -> Iterator[str]:
+        """Every key of a kind, in no order."""
+        for path in self._files(kind):
+            name = path.rpartition("/")[2]
+            if not name.startswith("."):
+                yield name.removesuffix(_SUFFIX[kind])
+
+    def verify(self, *, repair: bool = False) -> list[Damage]:
+        """Read everything back. With `repair`, what is damaged is removed, so that the next run makes it again."""
+        damages = []
+        for kind, check in ((RECORDS, self.read), (BLOBS, self.blob)):
+            for key in self.keys(kind):
+                try:
+                    check(key)
+                except StoreError as problem:
+                    damages.append(Damage(self._path(kind, key), problem.message))
+                    if repair:
+                        self._fs.rm_file(self._path(kind, key))
+        return damages
+
+    def collect(self, used: Iterable[str], *, dry_run: bool = False) -> list[str]:
+        """Remove what has a key that is not in `used`, and half-written files. Returns the paths."""
+        keep = set(used)
+        doomed = [
+            path for kind in (RECORDS, BLOBS, TRAINED) for path in self._files(kind) if _key(path, kind) not in keep
+        ]
+        if not dry_run:
+            for path in doomed:
+                self._fs.rm_file(path)
+        return doomed
+
+    # --- files
+
+    def _files(self, kind: str) -> list[str]:
+        folder = f"{self._root}/{kind}"
+        return list(self._fs.find(folder)) if self._fs.exists(folder) else []
+
+    def _path(self, kind: str, key: str) -> str:
+        return f"{self._root}/{kind}/{key[:2]}/{key}{_SUFFIX[kind]}"
+
+    def _read(self, kind: str, key: str) -> bytes | None:
+        try:
+            return bytes(self._fs.cat_file(self._path(kind, key)))
+        except FileNotFoundError:
+            return None
+        except OSError as problem:
+            raise StoreError(f"{self._path(kind, key)}: cannot be read: {problem}") from None
+
+    def _write(self, kind: str, key: str, data: bytes) -> None:
+        path = self._path(kind, key)
+        try:
+            if self._local:
+                write_atomically(Path(path), data)
+            else:
+                self._fs.pipe_file(path, data)
+        except OSError as problem:
+            raise StoreError(
+                f"{path}: cannot be written: {problem}", "nothing is lost: mend it and run again"
+            ) from None
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """All of the file or nothing of it, whenever the process or the machine dies. Creates the folders above."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            beside.unlink()
+        raise
+
+
+def _key(path: str, kind: str) -> str:
+    return path.rpartition("/")[2].removesuffix(_SUFFIX[kind])
+
+
+def _protocols(fs: fsspec.AbstractFileSystem) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)

@@ -1,0 +1,289 @@
+"""What a suite's structure cannot say: names against the registries, arguments against the plugins, files, metrics.
+
+Works on the data as they were read, so that one mistake hides no other.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from bench.contracts import REGISTRIES, Attack, Dataset, DatasetChoice, Plugin
+from bench.errors import GauntletError, did_you_mean
+from bench.suite_parts import (
+    KINDS,
+    LABEL,
+    MAX_COLUMNS,
+    MAX_ENTRIES,
+    PATTERNS,
+    REGISTERED,
+    RESERVED,
+    Evaluations,
+    default_label,
+)
+from bench.suite_words import leaves, model_in, troubles
+from bench.suite_yaml import Document, Finding, Keys, describe
+
+LoadPlugins = Callable[[Sequence[str], Path], None]
+
+EVALUATIONS = {"attacks": "attack", "probes": "probe", "detectors": "detector"}
+BESIDE = {"attack": "norm", "dataset": "split"}  # the field of a plugin that stands beside its name, not under `args`
+
+
+class Checks:
+    """All checks of one document. Findings gather in `findings`; paths in the document's data become absolute."""
+
+    def __init__(self, document: Document, folder: Path, roots: Sequence[Path]) -> None:
+        self.document = document
+        self.bases = [folder.resolve(), *(root.resolve() for root in roots)]
+        self.allowed = [*self.bases, Path.cwd().resolve()]
+        self.folder = folder
+        self.findings: list[Finding] = []
+
+    def find(self, keys: Keys, message: str, *, of_key: bool = False) -> None:
+        self.findings.append(self.document.find(keys, message, of_key=of_key))
+
+    def run(self, load_plugins: LoadPlugins) -> list[Finding]:
+        """Everything but the columns of the leaderboard, which need a suite whose evaluations are right."""
+        self.plugins(load_plugins)
+        for keys, entry in self.entries("models"):
+            self.model(keys, entry)
+        for keys, entry in self.entries("datasets"):
+            self.plugin(keys, entry, "dataset")
+        labels = []
+        for key, kind in EVALUATIONS.items():
+            for keys, entry in self.entries("evaluations", key):
+                self.plugin(keys, entry, kind)
+                labels.append((keys, _label(entry, kind)))
+                if kind == "detector":
+                    self.plugin((*keys, "outliers"), entry.get("outliers"), "dataset")
+        self.unique("evaluations", labels)
+        self.unique("models", [(keys, entry.get("name")) for keys, entry in self.entries("models")])
+        self.unique("data sets", [(keys, _label(entry, "dataset")) for keys, entry in self.entries("datasets")])
+        return self.findings
+
+    def entries(self, *path: str) -> Iterator[tuple[Keys, dict[str, Any]]]:
+        """The mappings in a list of the document. What is no list, or no mapping, is refused by the structure."""
+        found = self.document.data
+        for key in path:
+            found = found.get(key) if isinstance(found, dict) else None
+        for index, entry in enumerate(found[:MAX_ENTRIES] if isinstance(found, list) else ()):
+            if path[-1] == "probes" and isinstance(entry, str):
+                yield (*path, index), {"probe": entry}
+            elif isinstance(entry, dict):
+                yield (*path, index), entry
+
+    def plugins(self, load: LoadPlugins) -> None:
+        listed = self.document.data.get("plugins")
+        for index, entry in enumerate(listed[:MAX_ENTRIES] if isinstance(listed, list) else ()):
+            if not isinstance(entry, str):
+                continue
+            keys = ("plugins", index)
+            path = _resolve(self.folder / entry)
+            is_path = "/" in entry or entry.endswith(".py") or path is None or path.exists()
+            if is_path and not self.inside(path):
+                self.find(keys, self.leaves(entry))
+                continue
+            try:
+                load([entry], self.folder)
+            except GauntletError as error:
+                self.find(keys, f"{error.message} ({error.hint})" if error.hint else error.message)
+
+    def model(self, keys: Keys, entry: dict[str, Any]) -> None:
+        if "registered" not in entry:
+            self.plugin(keys, entry, "adapter")
+            return
+        name, args = entry["registered"], entry.get("args", {})
+        if "adapter" in entry or not isinstance(name, str) or not isinstance(args, dict):
+            return
+        if "uri" in args:
+            self.find((*keys, "args", "uri"), "is given by `registered:`, remove it", of_key=True)
+        if "mlflow" not in REGISTRIES["adapters"]:
+            self.find((*keys, "registered"), REGISTRIES["adapters"].unknown("mlflow"))
+        elif re.fullmatch(REGISTERED, name):
+            self.arguments(REGISTRIES["adapters"].get("mlflow"), {**args, "uri": f"models:/{name}"}, keys, "registered")
+
+    def plugin(self, keys: Keys, entry: Any, kind: str) -> None:
+        """Check one `{kind: NAME, args: {...}}`: the name, and the arguments by the plugin's own rules."""
+        if not isinstance(entry, dict) or not isinstance(name := entry.get(kind), str):
+            return
+        registry = REGISTRIES[f"{kind}s"]
+        if name not in registry:
+            self.find((*keys, kind), registry.unknown(name))
+            return
+        cls: type[Plugin] = registry.get(name)
+        args = {} if entry.get("args") is None else entry["args"]
+        if not isinstance(args, dict):
+            return
+        split = str(entry.get("split", cls.model_fields["split"].default)) if kind == "dataset" else None
+        self.paths(cls, args, (*keys, "args"), split)
+        given = dict(args)
+        if (beside := BESIDE.get(kind)) is not None:
+            if given.pop(beside, None) is not None:
+                message = f"belongs beside `{kind}:`, not under `args:`"
+                self.find((*keys, "args", beside), message, of_key=True)
+            given |= self.beside(cls, entry, keys)
+        if issubclass(cls, Attack) and not cls.minimal and not entry.get("epsilons"):
+            self.radii(name, entry, keys)
+        for stray in [key for key in entry if key in cls.model_fields and key not in ("name", beside, "args")]:
+            if stray not in KINDS[kind].model_fields:
+                self.find((*keys, stray), f"is an argument of '{name}': put it under `args:`", of_key=True)
+                given.setdefault(stray, entry[stray])
+        self.arguments(cls, given, keys, kind)
+
+    def radii(self, name: str, entry: dict[str, Any], keys: Keys) -> None:
+        if not any(did_you_mean(key, ["epsilons"]) for key in entry if key != "epsilons"):  # told at that key
+            self.find((*keys, "epsilons"), f"is missing: '{name}' needs the radii of the ball, such as [2/255, 8/255]")
+
+    def beside(self, cls: type[Plugin], entry: dict[str, Any], keys: Keys) -> dict[str, Any]:
+        """The norm or split that the plugin is built with; its own first one where the suite names a wrong one."""
+        if issubclass(cls, Attack):
+            field, known, default = "norm", [str(norm) for norm in cls.norms], str(cls.norms[0])
+        else:
+            assert issubclass(cls, Dataset)
+            field, known, default = "split", list(cls.splits), None
+        value = entry.get(field, default)
+        if not isinstance(value, str):
+            return {}
+        if known and value not in known:
+            listed = ", ".join(known)
+            message = f"'{cls.name}' has no {field} '{value}'{did_you_mean(value, known)} (it has: {listed})"
+            self.find((*keys, field), message)
+            return {field: default or known[0]}
+        if field == "split" and not re.fullmatch(LABEL, value):
+            self.find((*keys, field), f"{PATTERNS[LABEL]}, got {describe(value)}")
+            return {}
+        return {field: value}
+
+    def arguments(self, cls: type[Plugin], given: Mapping[str, Any], keys: Keys, kind: str) -> None:
+        try:
+            cls.model_validate_json(json.dumps(given), strict=True)
+        except ValidationError as error:
+            for trouble in troubles(error, given, cls):
+                if not trouble.keys:  # about the whole: at the name
+                    self.find((*keys, kind), trouble.message)
+                elif trouble.keys[0] == BESIDE.get(kind):
+                    self.find((*keys, *trouble.keys), trouble.message)
+                else:
+                    self.find((*keys, "args", *trouble.keys), trouble.message, of_key=trouble.at_key)
+        except GauntletError as error:
+            self.find((*keys, kind), error.message)
+        except Exception as error:  # noqa: BLE001 - a foreign plugin's own validators may raise anything
+            self.find((*keys, kind), f"'{cls.name}' cannot check these arguments, a bug of the plugin: {error!r}")
+
+    def paths(self, cls: type[BaseModel], args: dict[str, Any], keys: Keys, split: str | None) -> None:
+        """Make the paths among the arguments absolute, in place, and check the data sets that they choose."""
+        for name, field in cls.model_fields.items():
+            if args.get(name) is None:
+                continue
+            if (inner := model_in(field.annotation)) is not None:
+                items = enumerate(args[name]) if isinstance(args[name], list) else [(None, args[name])]
+                for index, item in items:
+                    below = (*keys, name) if index is None else (*keys, name, index)
+                    if issubclass(inner, DatasetChoice):
+                        self.plugin(below, item, "dataset")
+                    elif isinstance(item, dict):
+                        self.paths(inner, item, below, split)
+            elif Path in leaves(field.annotation):
+                args[name] = self.absolute(args[name], (*keys, name), split)
+
+    def absolute(self, value: Any, keys: Keys, split: str | None) -> Any:
+        """A path argument (or several) made absolute. split: of the data set; None: of a model, has to be there."""
+        if isinstance(value, list):
+            return [self.absolute(item, (*keys, index), split) for index, item in enumerate(value)]
+        if isinstance(value, dict):
+            return {key: self.absolute(item, (*keys, key), split) for key, item in value.items()}
+        if not isinstance(value, str):
+            return value
+        bases = self.bases if split is None else [*self.bases, self.allowed[-1]]
+        for base in bases:
+            path = _resolve(base / value)
+            if path is not None and any(self.serves(found) for found in _files(path, split)):
+                if keys[-1] == "weights" and not path.is_file():
+                    self.find(keys, f"{describe(value)} is not a file: name the file of the weights")
+                return str(path)
+        files = [file for base in bases for file in _files(_resolve(base / value), split)]
+        if not all(map(self.inside, files)):
+            self.find(keys, self.leaves(value))
+        elif split is None:
+            parent = (self.bases[0] / value).parent
+            siblings = [file.name for file in parent.iterdir()] if parent.is_dir() else []
+            looked = ", ".join(map(str, self.bases))
+            self.find(keys, f"no file {describe(value)}{did_you_mean(Path(value).name, siblings)} (looked in {looked})")
+        return value
+
+    def serves(self, path: Path | None) -> bool:
+        return path is not None and self.inside(path) and path.exists()
+
+    def inside(self, path: Path | None) -> bool:
+        return path is not None and any(path.is_relative_to(root) for root in self.allowed)
+
+    def leaves(self, text: str) -> str:
+        roots = ", ".join(dict.fromkeys(map(str, self.allowed)))
+        return (
+            f"{describe(text)} leaves the allowed folders, itself or by a link: put the file into one of them ({roots})"
+        )
+
+    def unique(self, what: str, labels: Sequence[tuple[Keys, Any]]) -> None:
+        first: dict[str, Keys] = {}
+        for keys, label in labels:
+            if not isinstance(label, str):
+                continue
+            if what == "evaluations" and label in RESERVED:
+                self.find((*keys, "name"), f"'{label}' is the engine's own: add a different `name:`")
+            elif label in first:
+                place = self.document.place(first[label])
+                where = f"line {place.line}" if place.line else str(place)
+                message = f"two {what} are called '{label}' (the other: {where}): add a `name:` to one of them"
+                self.find((*keys, "name"), message)
+            first.setdefault(label, keys)
+
+    def columns(self) -> list[Finding]:
+        """Check the leaderboard's metrics. The evaluations must be right."""
+        board = self.document.data.get("leaderboard")
+        if not isinstance(board, dict):
+            return []
+        evaluations = self.document.data.get("evaluations", {})
+        known = Evaluations.model_validate_json(json.dumps(evaluations), strict=True).metric_names()
+        columns = board.get("columns")
+        asked: list[tuple[Keys, Any]] = [
+            (("leaderboard", "columns", index), column)
+            for index, column in enumerate(columns[:MAX_COLUMNS] if isinstance(columns, list) else ())
+        ]
+        seen: set[str] = set()
+        for keys, metric in [*asked, (("leaderboard", "rank_by"), board.get("rank_by"))]:
+            if not isinstance(metric, str):
+                continue
+            if metric not in known:
+                hint = did_you_mean(metric, known[:MAX_ENTRIES])
+                self.find(keys, f"this suite yields no metric '{metric}'{hint} (it yields: {', '.join(known[:40])})")
+            elif metric in seen and keys[1] == "columns":
+                self.find(keys, f"the column '{metric}' stands twice: remove one")
+            seen.add(metric)
+        return self.findings
+
+
+def _label(entry: Mapping[str, Any], kind: str) -> Any:
+    plugin = entry.get(kind)
+    return entry.get("name", default_label(plugin) if isinstance(plugin, str) else None)
+
+
+def _resolve(path: Path) -> Path | None:
+    """Where a path really leads, or None where it leads nowhere (a loop of links, a name no file can have)."""
+    try:
+        resolved = path.resolve()
+        resolved.exists()
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return resolved
+
+
+def _files(path: Path | None, split: str | None) -> list[Path | None]:
+    """The files that a path may mean: a data set's may name the split, or be packed."""
+    if path is None or split is None:
+        return [path]
+    named = Path(str(path).replace("{split}", split))
+    return [_resolve(named), _resolve(named.with_name(f"{named.name}.gz"))]

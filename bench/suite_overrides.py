@@ -1,0 +1,68 @@
+"""Changes to a suite from the command line: `--set models[0].args.width=8`."""
+
+import re
+
+from bench.suite_yaml import Document, Finding, Keys, Place, compose, describe, spell
+
+_STEP = re.compile(r"\.?([^.\[\]=]+)|\[([0-9]{1,9})\]")
+
+
+def override(document: Document, assignment: str, number: int) -> None:
+    """Apply the number-th `KEY=VALUE`; VALUE is YAML. What is wrong goes to the document's findings.
+
+    A mapping that the suite leaves out (`resources`) is made. Whether the key exists at all is for the checks to say.
+    """
+    key, equals, text = assignment.partition("=")
+    place = Place(0, number, f"--set {key.strip()}")
+    keys = _split(key.strip())
+    if not equals or keys is None:
+        message = f"must be KEY=VALUE such as `models[0].args.width=8`, got '{assignment}'"
+        document.findings.append(Finding(place, (), message))
+        return
+    value = compose(text, place.source)
+    problems = [finding.message for finding in value.findings] or _assign(document, keys, value, place)
+    document.findings += [Finding(place, keys, problem) for problem in problems]
+
+
+def _assign(document: Document, keys: Keys, value: Document, place: Place) -> list[str]:
+    """Put the value in its place. Returns why that cannot be done."""
+    target = document.data
+    for depth, part in enumerate(keys):
+        here = f"`{spell(keys[:depth])}`"
+        if isinstance(part, int) and not isinstance(target, list):
+            return [f"there is no [{part}]: {here} is {describe(target)}"]
+        if isinstance(part, int) and part >= len(target):
+            return [f"there is no [{part}]: {here} has {len(target)} entries, counted from 0"]
+        if isinstance(part, str) and not isinstance(target, dict):
+            hint = f": write {spell(keys[:depth])}[0]" if isinstance(target, list) else ""
+            return [f"there is no '{part}': {here} is {describe(target)}{hint}"]
+        if depth + 1 == len(keys):
+            target[part] = value.data
+        elif isinstance(part, str) and target.get(part) is None:
+            target[part] = {}
+            _move(document, keys[: depth + 1], place)
+        target = target[part]
+    _move(document, keys, place)
+    return []
+
+
+def _move(document: Document, keys: Keys, place: Place) -> None:
+    """From now on, what is at `keys` and below stands on the command line."""
+    for places in (document.key_places, document.value_places):
+        for below in [known for known in places if known[: len(keys)] == keys]:
+            del places[below]
+        places[keys] = place
+    document.refused = {known for known in document.refused if known[: len(keys)] != keys}
+
+
+def _split(key: str) -> Keys | None:
+    """The parts of `models[0].args.width`, or None where it is not of that form."""
+    keys: list[str | int] = []
+    position = 0
+    while position < len(key):
+        step = _STEP.match(key, position)
+        if step is None:
+            return None
+        keys.append(step[1] if step[1] is not None else int(step[2]))
+        position = step.end()
+    return tuple(keys) if keys and isinstance(keys[0], str) and not key.startswith(".") else None

@@ -1,0 +1,273 @@
+"""The nouns of a suite: what its keys are, what they may be, and the plugin objects they stand for."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from bench import contracts, names
+from bench.contracts import Adapter, Attack, Dataset, Detector, Frozen, Norm, Probe
+
+SLUG = r"^[a-z0-9][a-z0-9_-]*$"
+LABEL = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+REGISTERED = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[1-9][0-9]*)?$"
+PATTERNS = {  # in words, for messages
+    SLUG: "must be lower-case letters, digits, '-' and '_', and start with a letter or digit",
+    LABEL: "must be letters, digits, '_', '.' and '-', and start with a letter, a digit or '_'",
+    REGISTERED: "must be the name of a registered model, or NAME/VERSION such as 'resnet/3'",
+}
+RESERVED = ("clean", names.WORST)  # labels that the engine gives itself
+
+MAX_COLUMNS = 100
+MAX_ENTRIES = 1000  # in any list of a suite: bounds the time that checks take
+
+Slug = Annotated[str, Field(pattern=SLUG, max_length=64)]
+Label = Annotated[str, Field(pattern=LABEL, max_length=64)]
+Arguments = dict[str, Any]
+Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def default_label(plugin: str) -> str:
+    """What an evaluation or data set is called where it gives no name: `l2_deep_fool` for `foolbox.l2_deep_fool`."""
+    return plugin.rpartition(".")[2]
+
+
+class Part(Frozen):
+    """A mapping in a suite. The texts under its fields are their help in editors."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class ModelSpec(Part):
+    """A model: built by an adapter, or taken from MLflow's model registry."""
+
+    name: Label
+    """What the model is called on the leaderboard."""
+    adapter: str | None = None
+    """The adapter that builds it (`gauntlet list adapters`)."""
+    registered: Annotated[str, Field(pattern=REGISTERED)] | None = None
+    """A model of the registry: NAME (the newest version) or NAME/VERSION (`gauntlet models list`)."""
+    args: Arguments = Field(default_factory=dict)
+    """Arguments of the adapter. Files are relative to the suite."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "ModelSpec":
+        if (self.adapter is None) == (self.registered is None):
+            raise ValueError("a model has either `adapter:` (built here) or `registered:` (from the model registry)")
+        return self
+
+    @property
+    def plugin(self) -> str:
+        """Name of the adapter that builds it; `mlflow` for a registered model."""
+        return self.adapter or "mlflow"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the adapter is built with."""
+        if self.registered is None:
+            return self.args
+        name, _, version = self.registered.partition("/")
+        return {"uri": f"models:/{name}/{version or 'latest'}", **self.args}
+
+    def build(self) -> Adapter:
+        """The adapter. Raises PluginError for an unknown name, pydantic's ValidationError for wrong arguments."""
+        return contracts.adapters.build(self.plugin, self.arguments)
+
+
+class DatasetSpec(Part):
+    """A data set, or a subset of it."""
+
+    dataset: str
+    """The data set (`gauntlet list datasets`)."""
+    name: Label = Field(default_factory=lambda data: default_label(data["dataset"]), validate_default=True)
+    """What it is called on the leaderboard. Default: its own name."""
+    split: Label = "test"
+    """Which part of it."""
+    limit: Annotated[int, Field(gt=0)] | None = None
+    """Take so many samples; all where it is left out."""
+    stratified: bool = True
+    """Whether the subset keeps the shares of the classes."""
+    args: Arguments = Field(default_factory=dict)
+    """Arguments of the data set. Files are relative to the suite, or to the data folder."""
+
+    def build(self) -> Dataset:
+        """The data set, not loaded. Raises PluginError or pydantic's ValidationError."""
+        return contracts.datasets.build(self.dataset, {**self.args, "split": self.split})
+
+
+class AttackSpec(Part):
+    """An attack inside its threat model."""
+
+    attack: str
+    """The attack (`gauntlet list attacks`)."""
+    name: Label = Field(default_factory=lambda data: default_label(data["attack"]), validate_default=True)
+    """Its label in metric names. Default: its own name, without what stands before the dot."""
+    norm: Norm
+    """How distance is measured: l0, l1, l2 or linf."""
+    epsilons: Annotated[tuple[Epsilon, ...], Field(max_length=MAX_ENTRIES)] = ()
+    """Radii of the ball in input units. May be left out for attacks that look for the smallest distance."""
+    args: Arguments = Field(default_factory=dict)
+    """Arguments of the attack."""
+
+    @field_validator("epsilons")
+    @classmethod
+    def _ascending(cls, epsilons: tuple[float, ...]) -> tuple[float, ...]:
+        seen: dict[str, float] = {}
+        for epsilon in sorted(epsilons):
+            text = f"{epsilon:g}"
+            if text in seen:
+                raise ValueError(
+                    f"{text} stands twice: remove one"
+                    if seen[text] == epsilon
+                    else f"{seen[text]!r} and {epsilon!r} are both {text} in metric names (6 digits): remove one"
+                )
+            seen[text] = epsilon
+        return tuple(seen.values())
+
+    def build(self) -> Attack:
+        """The attack. Raises PluginError or pydantic's ValidationError."""
+        return contracts.attacks.build(self.attack, {**self.args, "norm": self.norm})
+
+
+class ProbeSpec(Part):
+    """A measurement of cost. The probe's name alone is enough where it needs no arguments."""
+
+    probe: str
+    """The probe (`gauntlet list probes`)."""
+    name: Label = Field(default_factory=lambda data: default_label(data["probe"]), validate_default=True)
+    """Its label. Default: its own name."""
+    args: Arguments = Field(default_factory=dict)
+    """Arguments of the probe."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, data: Any) -> Any:
+        return {"probe": data} if isinstance(data, str) else data
+
+    def build(self) -> Probe:
+        """The probe. Raises PluginError or pydantic's ValidationError."""
+        return contracts.probes.build(self.probe, self.args)
+
+
+class DetectorSpec(Part):
+    """A detector, and the outliers that it should tell from the suite's data sets."""
+
+    detector: str
+    """The detector (`gauntlet list detectors`)."""
+    name: Label = Field(default_factory=lambda data: default_label(data["detector"]), validate_default=True)
+    """Its label in metric names. Default: its own name."""
+    outliers: DatasetSpec
+    """The data set whose samples are outliers, all of them."""
+    args: Arguments = Field(default_factory=dict)
+    """Arguments of the detector."""
+
+    def build(self) -> Detector:
+        """The detector. Raises PluginError or pydantic's ValidationError."""
+        return contracts.detectors.build(self.detector, self.args)
+
+
+class Evaluations(Part):
+    """What is done to every model on every data set, besides the clean pass."""
+
+    attacks: Annotated[tuple[AttackSpec, ...], Field(max_length=MAX_ENTRIES)] = ()
+    """Does it break?"""
+    probes: Annotated[tuple[ProbeSpec, ...], Field(max_length=MAX_ENTRIES)] = ()
+    """What does it cost?"""
+    detectors: Annotated[tuple[DetectorSpec, ...], Field(max_length=MAX_ENTRIES)] = ()
+    """Does it notice?"""
+
+    def metric_names(self) -> list[str]:
+        """The metrics that records of these evaluations yield, in the order of the suite, worst cases last.
+
+        Where two probes yield a figure of one name, the later one's has its label appended, as in bench.metrics.rows.
+        """
+        found = {names.CLEAN_ACCURACY: None}
+        worst: dict[str, dict[float, None]] = {}
+        for spec in self.attacks:
+            here = f"{spec.norm}/{spec.name}"
+            for epsilon in spec.epsilons:
+                metric = names.robust_accuracy(spec.norm, spec.name, epsilon)
+                found |= dict.fromkeys((metric, metric.replace("robust_accuracy", "attack_success", 1)))
+                worst.setdefault(spec.norm, {})[epsilon] = None
+            if contracts.attacks.get(spec.attack).minimal or not spec.epsilons:
+                found[names.median_distance(spec.norm, spec.name)] = None
+            found |= dict.fromkeys((f"forwards/{here}", f"backwards/{here}"))
+        for probe in self.probes:
+            for figure in contracts.probes.get(probe.probe).figures():
+                found[f"{figure}/{probe.name}" if figure in found else figure] = None
+        for detector in self.detectors:
+            outlier_metrics = ("ap_out", "ap_in", "fpr95", "fpr95_id_positive")
+            found[names.auroc(detector.name)] = None
+            found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in outlier_metrics)
+        for norm, epsilons in worst.items():
+            found |= dict.fromkeys(names.worst_case(norm, epsilon) for epsilon in sorted(epsilons))
+        return list(found)
+
+
+class Resources(Part):
+    """What a worker gets. How many workers there are belongs to the machine, not to the suite."""
+
+    cpus_per_worker: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """CPU cores that the scheduler sets aside for a worker."""
+    gpus_per_worker: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """0, .2, .25, .5 or a whole number. Left out: one where the cluster has GPUs, else none."""
+    threads: Annotated[int, Field(gt=0)] = 1
+    """Threads of a worker. They decide the rounding of sums, so they are a part of the results' identity."""
+    batch_size: Annotated[int, Field(gt=0)] = 256
+    """Samples in a task."""
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
+    """Seconds that a task may take."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """How often a task is tried again before it counts as failed."""
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _schedulable(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus not in (0.2, 0.25, 0.5) and not gpus.is_integer():
+            raise ValueError(f"must be 0, .2, .25, .5 or a whole number (what a GPU divides into), got {gpus:g}")
+        return gpus
+
+
+class Leaderboard(Part):
+    """How the results are shown."""
+
+    columns: Annotated[tuple[str, ...], Field(max_length=MAX_COLUMNS)] = ()
+    """Metrics, in this order. Left out: the usual ones of the suite."""
+    rank_by: str | None = None
+    """The metric that orders the models. Left out: the clean accuracy."""
+    direction: Literal["descending", "ascending"] | None = None
+    """Left out: the best first, which is the largest accuracy or AUROC and the smallest cost."""
+
+
+class Suite(Part):
+    """Everything that one submission runs: models × data sets × evaluations."""
+
+    name: Slug
+    """What the suite is called; also its experiment in MLflow."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Where all random numbers start."""
+    plugins: Annotated[tuple[str, ...], Field(max_length=MAX_ENTRIES)] = ()
+    """Modules that register plugins: a .py file or a package folder beside the suite, or an installed module."""
+    models: Annotated[tuple[ModelSpec, ...], Field(min_length=1, max_length=MAX_ENTRIES)]
+    """What is evaluated."""
+    datasets: Annotated[tuple[DatasetSpec, ...], Field(min_length=1, max_length=MAX_ENTRIES)]
+    """What it is evaluated on."""
+    evaluations: Evaluations = Evaluations()
+    """What is done to it. Clean accuracy is always measured."""
+    resources: Resources = Resources()
+    """What a worker gets."""
+    leaderboard: Leaderboard = Leaderboard()
+    """How the results are shown."""
+
+    def metric_names(self) -> list[str]:
+        """The metrics that a complete run yields for every row. Raises PluginError for an unknown attack or probe."""
+        return self.evaluations.metric_names()
+
+
+KINDS: Mapping[str, type[Part]] = {  # by the key that names the plugin
+    "adapter": ModelSpec,
+    "dataset": DatasetSpec,
+    "attack": AttackSpec,
+    "probe": ProbeSpec,
+    "detector": DetectorSpec,
+}

@@ -1,0 +1,70 @@
+"""A JSON schema of suites, so that editors complete and check them: with every registered name and its arguments."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic.errors import PydanticInvalidForJsonSchema
+
+from bench.contracts import REGISTRIES, Attack, Dataset, Plugin
+from bench.errors import PluginError
+from bench.suite_parts import KINDS, Suite
+from bench.suite_yaml import FRACTION
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema (JSON Schema 2020-12). It knows the plugins that are registered when it is called.
+
+    Raises PluginError for a plugin whose fields have no schema.
+    """
+    schema = Suite.model_json_schema()
+    definitions: dict[str, Any] = schema["$defs"]
+    for kind, part in KINDS.items():
+        spec = definitions[part.__name__]
+        names = REGISTRIES[f"{kind}s"].names()
+        spec["properties"][kind] = {"enum": names, "description": spec["properties"][kind].get("description", "")}
+        spec["allOf"] = [_rule(kind, name, definitions) for name in names]
+    definitions["ModelSpec"]["oneOf"] = [{"required": ["adapter"]}, {"required": ["registered"]}]
+    by_name = {"enum": REGISTRIES["probes"].names()}
+    probes = definitions["Evaluations"]["properties"]["probes"]
+    probes["items"] = {"anyOf": [by_name, probes["items"]]}
+    _allow_fractions(schema)
+    return {"$schema": DIALECT, "title": "Gauntlet suite"} | schema
+
+
+def _rule(kind: str, name: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """If the plugin is this one, then its arguments are those of its class."""
+    cls: type[Plugin] = REGISTRIES[f"{kind}s"].get(name)
+    prefix = f"{kind}__{name}__"
+    try:
+        args = cls.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}")
+    except PydanticInvalidForJsonSchema as error:
+        message = f"{kind} '{name}': a field has a type that YAML cannot hold: {error.message}"
+        raise PluginError(message, "give the field a type of JSON values") from error
+    for inner, definition in args.pop("$defs", {}).items():
+        definitions[f"{prefix}{inner}"] = definition
+    beside: dict[str, Any] = {}
+    if issubclass(cls, Attack):
+        beside = {"norm": {"enum": [str(norm) for norm in cls.norms]}}
+    elif issubclass(cls, Dataset) and cls.splits:
+        beside = {"split": {"enum": list(cls.splits)}}
+    own = "norm" if issubclass(cls, Attack) else "split" if issubclass(cls, Dataset) else ""
+    args.get("properties", {}).pop(own, None)
+    required = [key for key in args.pop("required", []) if key != own]
+    args |= {"required": required, "description": cls.summary()}
+    needed = (["args"] if required else []) + (["epsilons"] if issubclass(cls, Attack) and not cls.minimal else [])
+    then: dict[str, Any] = {"properties": {"args": args} | beside, "required": needed}
+    return {"if": {"properties": {kind: {"const": name}}, "required": [kind]}, "then": then}
+
+
+def _allow_fractions(node: Any) -> None:
+    """`8/255` is text to an editor's YAML: wherever a number may stand, let that text stand too."""
+    if isinstance(node, Mapping):
+        if node.get("type") == "number" and isinstance(node, dict):
+            node |= {"type": ["number", "string"], "pattern": f"^{FRACTION.pattern}$"}
+        for child in node.values():
+            _allow_fractions(child)
+    elif isinstance(node, list):
+        for child in node:
+            _allow_fractions(child)

@@ -1,0 +1,227 @@
+"""What the verbs of the command line do, put together from the engine's parts and the reports."""
+
+import getpass
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from rich.console import Console
+
+from bench import conformance, models, plugins, results, runs, suite_words, tracking
+from bench import run as engine
+from bench.contracts import REGISTRIES, Adapter, adapters
+from bench.data import data_root
+from bench.errors import Mistake, OperatorError, PluginError, SuiteError, TrackingError, did_you_mean
+from bench.plan import planned
+from bench.progress import Display
+from bench.records import Row
+from bench.runs import Run
+from bench.suite import Suite, load
+from bench.timings import Timings
+from reports.leaderboard import View, print_table, render
+
+SUITES = plugins.ROOT / "suites"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A suite that was read and found valid, its text, and the modules that it names."""
+
+    suite: Suite
+    text: str
+    sources: tuple[plugins.Source, ...]
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What a run ended with: its rows, and what the user is told about where things are."""
+
+    rows: list[Row]
+    story: list[str]
+
+
+def name_registry(output: Path, uri: str | None) -> None:
+    """Registered models are looked up where the run is logged, unless the environment names another place."""
+    os.environ.setdefault("MLFLOW_TRACKING_URI", uri or tracking.default_uri(output))
+
+
+def prepare() -> None:
+    """Register everything built in, and everything that is installed beside it."""
+    plugins.load_built_in()
+
+
+def open_suite(path: Path, overrides: Sequence[str]) -> Opened:
+    """Read a suite. Raises SuiteError with everything that is wrong in it."""
+    prepare()
+    sources: list[plugins.Source] = []
+
+    def load_plugins(entries: Sequence[str], folder: Path) -> None:
+        for entry in entries:
+            source = plugins.read_source(entry, folder)
+            plugins.load_source(source)
+            sources.append(source)
+
+    suite = load(path, overrides=overrides, roots=(data_root(),), load_plugins=load_plugins)
+    return Opened(suite, path.read_text(), tuple(sources))
+
+
+def deliver(run: Run, uri: str | None, display: Display, only: str | None) -> Delivered:
+    """Write the reports of a run and log it to MLflow. What could not be logged is said, and can be logged later."""
+    display.note(f"{run.submission}: writing the leaderboard")
+    rows = results.rows(run, only)
+    page = run.reports / "leaderboard.html"
+    story = [f"leaderboard: {write_page(run, rows, page)}"]
+    try:
+        story += publish(run, results.rows(run) if only else rows, uri)
+    except TrackingError as problem:
+        story += [f"not logged to MLflow: {problem}", f"later: gauntlet publish {run.submission} --output {run.output}"]
+    failures = run.failures
+    if failures:
+        story.append(
+            f"{len(failures)} tasks failed: {run.folder / 'failures.jsonl'}; the same command tries them again"
+        )
+    return Delivered(rows, story)
+
+
+def publish(run: Run, rows: Sequence[Row], uri: str | None) -> list[str]:
+    """Log a run to MLflow. Returns what the user is told. Raises TrackingError."""
+    where = uri or tracking.default_uri(run.output)
+    page = run.reports / "leaderboard.html"
+    if not page.exists():
+        write_page(run, rows, page)
+    note = render(rows, view(run), "md")
+    done = tracking.publish(results.publication(run, rows, getpass.getuser(), note, page), where)
+    what = f"{done.created} runs logged" if done.created else "logged already"
+    return [f"MLflow: {what} to experiment '{run.resolved.suite}'", f"browse: {tracking.ui_command(where)}"]
+
+
+def view(run: Run) -> View:
+    """How the suite of a run wants its leaderboard."""
+    wanted = results.leaderboard(run)
+    return View(run.resolved.suite, run.submission, wanted.columns, wanted.rank_by, wanted.direction)
+
+
+def write_page(run: Run, rows: Sequence[Row], path: Path) -> Path:
+    """Write the HTML leaderboard; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render(rows, view(run), "html"), encoding="utf-8")
+    return path
+
+
+def show(run: Run, rows: Sequence[Row], form: str) -> None:
+    """Print the leaderboard on stdout."""
+    if form == "table" and sys.stdout.isatty():
+        print_table(rows, view(run), Console())
+    else:
+        print(render(rows, view(run), form), end="")
+
+
+def describe_plan(suite: Suite, output: Path, only: str | None) -> str:
+    """The tasks of a suite, what of them stands in the store, and how long the rest may take on one worker."""
+    resolved, trainings = engine.plan(suite, output)
+    store, timings = runs.Run(output, resolved.submission).store, Timings(output / "timings.json")
+    cells = list(resolved.cells(only))
+    lines = [f"train {task.label}" for task in trainings]
+    known, guesses, waiting = 0.0, 0, 0
+    for cell in cells:
+        untrained = cell.model.training is not None and cell.model.weights is None
+        done = 0 if untrained else sum(store.has(task.key) for task in cell.tasks())
+        seconds = timings.estimate(cell)
+        left = None if seconds is None else seconds * (cell.count - done) / cell.count
+        known, guesses = (known, guesses + (done < cell.count)) if left is None else (known + left, guesses)
+        waiting += cell.count - done
+        estimate = "done" if done == cell.count else "no estimate" if left is None else f"about {left:.1f} s"
+        lines.append(f"{cell.label}: {cell.count} tasks, {done} done, {estimate}")
+    total = f"about {known:.0f} s on one worker" + (f", and {guesses} evaluations never run here" if guesses else "")
+    lines.append(f"{resolved.submission}: {planned(cells)} tasks, {waiting} to do, {len(trainings)} trainings; {total}")
+    return "\n".join(lines) + "\n"
+
+
+def listing(kind: str, output: Path, uri: str | None) -> list[dict[str, Any]]:
+    """What there is of a kind, a dictionary each. Raises SuiteError for an unknown kind."""
+    if kind in REGISTRIES:
+        prepare()
+        return [_described(kind, name) for name in REGISTRIES[kind]]
+    if kind == "models":
+        where = uri or tracking.default_uri(output)
+        if uri is None and not (output / "mlflow.db").exists():
+            return []
+        return [
+            {"name": entry.name, "version": entry.version, "adapter": entry.adapter, "created": entry.created}
+            for entry in models.list_models(where)
+        ]
+    if kind == "suites":
+        found = sorted(SUITES.glob("*.yaml"))
+        return [{"name": path.stem, "file": path, "about": _first_comment(path)} for path in found]
+    kinds = [*REGISTRIES, "models", "suites"]
+    raise SuiteError(
+        [Mistake("", "KIND", f"nothing of the kind '{kind}'{did_you_mean(kind, kinds)} ({', '.join(kinds)})")]
+    )
+
+
+def register_model(
+    name: str,
+    adapter: str,
+    assignments: Sequence[str],
+    weights: Path | None,
+    modules: Sequence[str],
+    output: Path,
+    uri: str | None,
+) -> int:
+    """Store a model in MLflow's registry; returns its version."""
+    built, data = _adapter(adapter, assignments, weights, modules)
+    where = uri or tracking.default_uri(output)
+    return models.register(name, adapter, built.model_dump(mode="json", exclude_unset=True), data, where)
+
+
+def check_adapter(
+    adapter: str, assignments: Sequence[str], weights: Path | None, modules: Sequence[str]
+) -> list[conformance.Breach]:
+    """Run the adapter contract. An adapter that would be trained has to be given weights."""
+    built, data = _adapter(adapter, assignments, weights, modules)
+    if data is None and built.training() is not None:
+        raise PluginError(f"adapter '{adapter}' needs trained weights to be checked", "give --weights FILE")
+    return conformance.check(built, data)
+
+
+def _adapter(
+    name: str, assignments: Sequence[str], weights: Path | None, modules: Sequence[str]
+) -> tuple[Adapter, bytes | None]:
+    prepare()
+    for module in modules:
+        path = Path(module)
+        plugins.load_source(plugins.read_source(path.name, path.parent))
+    arguments: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise SuiteError([Mistake(f"--set {assignment}", "", "must be KEY=VALUE")])
+        arguments[key] = yaml.safe_load(value)
+    if weights is not None:
+        if not weights.is_file():
+            raise OperatorError(f"no file {weights}", "--weights names the file with the model's weights")
+        arguments["weights"] = str(weights)
+    try:
+        built = adapters.build(name, arguments)
+    except ValidationError as problem:
+        found = suite_words.troubles(problem, arguments, adapters.get(name))
+        raise SuiteError([Mistake(f"adapter '{name}'", ".".join(map(str, t.keys)), t.message) for t in found]) from None
+    return built, None if weights is None else weights.read_bytes()
+
+
+def _described(kind: str, name: str) -> dict[str, Any]:
+    cls = REGISTRIES[kind].get(name)
+    line: dict[str, Any] = {"name": name}
+    if kind == "attacks":
+        line |= {"norms": " ".join(cls.norms), "knowledge": str(cls.knowledge)}
+    fields = [field for field in cls.model_fields if field not in ("norm", "weights", "split")]
+    return {**line, "about": cls.summary(), "arguments": " ".join(fields)}
+
+
+def _first_comment(path: Path) -> str:
+    return path.read_text().partition("\n")[0].lstrip("# ")

@@ -1,0 +1,186 @@
+"""What runs on a worker: loads a model once, takes many tasks, answers each with records or with a reason.
+
+No Ray here: the same class runs in a test, in an actor, or in a process of its own.
+"""
+
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from bench import contracts, measure, plugins
+from bench.contracts import Classifier, Report, Samples
+from bench.data import subset
+from bench.errors import DataError, GauntletError, PluginError
+from bench.plan import DatasetRef, ModelRef, Task
+from bench.records import Kind, Reason, encode
+from bench.store import digest
+
+MODELS = 2  # loaded at once, at the most; the one not used for longest goes
+DATASETS = 4
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The records of a task, as Parquet bytes; or the weights that a training made. And the seconds it took."""
+
+    data: bytes
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why a task has no records. `model` says that its model cannot be loaded at all."""
+
+    reason: Reason
+    message: str
+    details: str = ""
+    model: bool = False
+
+
+Outcome = Measured | Failed
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """The making of a model's weights: one task, whose result is stored by content."""
+
+    key: str
+    label: str
+    plugin: str
+    args: dict[str, Any]
+    parent: str | None  # digest of the weights that it starts from
+    seed: int
+    threads: int
+
+
+class CannotLoad(PluginError):
+    """A model cannot be built on this worker."""
+
+
+@dataclass
+class Worker:
+    """Takes tasks. `fetch` answers the digest of weights with their bytes; `device` is a torch device."""
+
+    sources: Sequence[plugins.Source]
+    fetch: Callable[[str], bytes]
+    device: str = "cpu"
+    _models: "OrderedDict[str, tuple[Classifier, bytes | None]]" = field(default_factory=OrderedDict)
+    _samples: "OrderedDict[str, tuple[Samples, NDArray[np.int64]]]" = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        plugins.load_built_in()
+        for source in self.sources:
+            plugins.load_source(source)
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
+
+    def run(self, task: Task) -> Outcome:
+        """Never raises what a plugin raised: a failure is an answer."""
+        torch.set_num_threads(task.cell.threads)
+        return self._guarded(lambda: encode(self._measure(task)), task.cell.model)
+
+    def train(self, task: TrainTask, report: Report) -> Outcome:
+        """Train a model's weights."""
+        torch.set_num_threads(task.threads)
+
+        def make() -> bytes:
+            training = contracts.adapters.build(task.plugin, task.args).training()
+            if training is None:
+                raise PluginError(f"adapter '{task.plugin}' has neither weights nor a training")
+            choice = training.data
+            samples = contracts.datasets.build(choice.dataset, {"split": choice.split, **choice.args}).load()
+            parent = None if task.parent is None else self._bytes(task.parent)
+            return training.train(samples, parent, task.seed, report)
+
+        return self._guarded(make, None)
+
+    def _guarded(self, work: Callable[[], bytes], model: ModelRef | None) -> Outcome:
+        begun = time.monotonic()
+        try:
+            return Measured(work(), time.monotonic() - begun)
+        except CannotLoad as problem:
+            return Failed(Reason.ADAPTER, str(problem), traceback.format_exc(), model=True)
+        except DataError as problem:
+            return Failed(Reason.DATA, str(problem), traceback.format_exc())
+        except (MemoryError, torch.OutOfMemoryError) as problem:
+            self._forget(model)
+            return Failed(Reason.MEMORY, f"{problem or type(problem).__name__}; try a smaller resources.batch_size")
+        except Exception as problem:  # noqa: BLE001 - whatever a plugin raises becomes a reason in the report
+            self._forget(model)
+            message = str(problem) if isinstance(problem, GauntletError) else f"{type(problem).__name__}: {problem}"
+            return Failed(Reason.ADAPTER, message, traceback.format_exc())
+
+    def _measure(self, task: Task) -> pa.Table:
+        cell = task.cell
+        ref = cell.evaluation
+        model, artefact = self._model(cell.model)
+        samples, chosen = self._dataset(cell.dataset)
+        indices = chosen[task.start : task.stop]
+        if ref.kind is Kind.CLEAN:
+            return measure.clean(model, samples, indices)
+        if ref.kind is Kind.ATTACK:
+            attack = contracts.attacks.build(ref.plugin, {**ref.args, "norm": ref.norm})
+            purpose = repr(ref.identity[:3])
+            return measure.attacked(attack, ref.epsilons, purpose, model, samples, indices, cell.seed)
+        if ref.kind is Kind.PROBE:
+            probe = contracts.probes.build(ref.plugin, ref.args)
+            return measure.probed(probe, model, samples, artefact, ref.hardware)
+        detector = contracts.detectors.build(ref.plugin, ref.args)
+        assert ref.outliers is not None, "a detector is judged against outliers"
+        parts = [measure.detected(detector, False, model, samples, indices)] if len(indices) else []
+        first, last = max(0, task.start - len(chosen)), task.stop - len(chosen)
+        if last > first:
+            others, picked = self._dataset(ref.outliers)
+            parts.append(measure.detected(detector, True, model, others, picked[first:last]))
+        return pa.concat_tables(parts)
+
+    def _model(self, ref: ModelRef) -> tuple[Classifier, bytes | None]:
+        key = repr(ref.identity)
+        if key not in self._models:
+            while len(self._models) >= MODELS:
+                self._models.popitem(last=False)
+            try:
+                artefact = None if ref.weights is None else self._bytes(ref.weights)
+                adapter = contracts.adapters.build(ref.plugin, ref.args)
+                self._models[key] = adapter.place(adapter.build(artefact), self.device), artefact
+            except (MemoryError, torch.OutOfMemoryError, DataError):
+                raise
+            except Exception as problem:
+                raise CannotLoad(f"model '{ref.label}' cannot be loaded: {problem}") from problem
+        self._models.move_to_end(key)
+        return self._models[key]
+
+    def _forget(self, ref: ModelRef | None) -> None:
+        """Load the model anew for the next task: this one may have been left in any state."""
+        if ref is not None:
+            self._models.pop(repr(ref.identity), None)
+
+    def _bytes(self, key: str) -> bytes:
+        data = self.fetch(key)
+        if digest(data) != key:
+            raise DataError(f"the weights {key} arrived damaged", "the task is tried again elsewhere")
+        return data
+
+    def _dataset(self, ref: DatasetRef) -> tuple[Samples, NDArray[np.int64]]:
+        key = repr([ref.plugin, ref.args, ref.identity])
+        if key not in self._samples:
+            while len(self._samples) >= DATASETS:
+                self._samples.popitem(last=False)
+            samples = contracts.datasets.build(ref.plugin, {**ref.args, "split": ref.split}).load()
+            if samples.digest != ref.digest:
+                raise DataError(
+                    f"data set '{ref.label}' is not the same here: digest {samples.digest}, planned {ref.digest}",
+                    "copy the data folder of the machine that submitted to this node",
+                )
+            self._samples[key] = samples, subset(samples.labels, ref.limit, ref.stratified, seed=0)
+        self._samples.move_to_end(key)
+        return self._samples[key]

@@ -1,0 +1,115 @@
+"""How a figure reads: headings, units, intervals, and which way is better."""
+
+import math
+import re
+
+from bench import names
+from bench.records import Metric
+
+MISSING = "–"
+NORMS = {"l0": "L0", "l1": "L1", "l2": "L2", "linf": "L∞"}
+SHARES = ("clean_accuracy", "robust_accuracy", "attack_success")
+DETECTION = {"auroc": "AUROC", "ap_out": "AP out", "ap_in": "AP in", "fpr95": "FPR95", "fpr95_id_positive": "FPR95 in"}
+TIMES = ("latency", "throughput", "cold_start")  # heads of figures that are valid on one machine only
+COSTS = {"macs": "MACs", "flops": "FLOPs", "size_bytes": "size", "parameter_bytes": "parameter size"}
+HIGHER = ("clean_accuracy", "robust_accuracy", "median_distance", "auroc", "ap_out", "ap_in", "throughput")
+
+
+def head(name: str) -> str:
+    """The first word of a metric's name: `robust_accuracy`, `latency_ms`, `macs`."""
+    return re.split(r"[/.]", name, maxsplit=1)[0]
+
+
+def is_share(name: str) -> bool:
+    """Whether the metric is a share in [0, 1] that is printed in percent."""
+    return head(name) in SHARES
+
+
+def is_bounded(name: str) -> bool:
+    """Whether the metric lies in [0, 1]."""
+    return is_share(name) or head(name) in DETECTION
+
+
+def is_timing(name: str) -> bool:
+    return name.startswith(TIMES)
+
+
+def higher_is_better(name: str) -> bool:
+    """Accuracies, AUROC, distances and throughput; everything else is a cost."""
+    return name.startswith(HIGHER)
+
+
+def heading(name: str) -> tuple[str, str]:
+    """A metric's name for people, as (group, the rest): ("pgd", "L∞ ≤ 0.1"), ("Cost", "latency p50")."""
+    parts = name.split("/")
+    match parts:
+        case ["robust_accuracy", norm, attack, epsilon]:
+            return "Worst case" if attack == names.WORST else attack, f"{NORMS.get(norm, norm)} ≤ {epsilon}"
+        case ["attack_success", norm, attack, epsilon]:
+            return "Attack success", f"{attack} {NORMS.get(norm, norm)} ≤ {epsilon}"
+        case ["median_distance", norm, attack]:
+            return "Median distance", f"{attack} {NORMS.get(norm, norm)}"
+        case ["forwards" | "backwards" as way, _, attack]:
+            return "Passes per sample", f"{attack} {way}"
+        case [kind, detector] if kind in DETECTION:
+            return DETECTION[kind], detector
+    if head(name) == names.CLEAN_ACCURACY:
+        return "Clean", name.replace("clean_accuracy", "accuracy", 1)
+    first = COSTS.get(parts[0], parts[0].removesuffix("_ms").replace("_", " "))
+    return "Cost", " ".join([first, *parts[1:]])
+
+
+def title(name: str) -> str:
+    """The heading in one line: `pgd L∞ ≤ 0.1`."""
+    group, rest = heading(name)
+    return rest if group == "Cost" else f"{group} {rest}"
+
+
+def number(name: str, value: float | None) -> str:
+    """A value with its unit, to the digits that a reader compares: `93.1 %`, `0.971`, `1.53 ms`, `110 kB`."""
+    if value is None:
+        return MISSING
+    if is_share(name):
+        return f"{100 * value:.1f} %"
+    if head(name) in DETECTION:
+        return f"{value:.3f}"
+    if head(name).endswith("_ms"):
+        return f"{significant(value)} ms"
+    scaled, prefix = si(value)
+    unit = prefix + ("B" if head(name).endswith("bytes") else "/s" if head(name) == "throughput" else "")
+    return f"{significant(scaled)} {unit}".rstrip()
+
+
+def interval(name: str, metric: Metric) -> str:
+    """Its 95 % interval, `89.9–95.2`, with units where the two ends may differ in them; empty where there is none."""
+    if metric.low is None and metric.high is None:
+        return ""
+    low, high = ("∞" if end is None else number(name, end) for end in (metric.low, metric.high))
+    if is_share(name) or head(name).endswith("_ms"):
+        low, high = low.partition(" ")[0], high.partition(" ")[0]
+    return f"{low}–{high}"
+
+
+def figure(name: str, metric: Metric | None) -> str:
+    """Value and interval in one line: `93.1 % (89.9–95.2)`."""
+    if metric is None:
+        return MISSING
+    between = interval(name, metric)
+    return f"{number(name, metric.value)} ({between})" if between else number(name, metric.value)
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Plain notation with at least `digits` significant digits; whole numbers below 1,000 without decimals."""
+    if value == 0 or (float(value).is_integer() and abs(value) < 1000):
+        return f"{value:.0f}"
+    rounded = float(f"{value:.{digits - 1}e}")  # 999.96 has four digits before the point when printed with three
+    decimals = digits - 1 - math.floor(math.log10(abs(rounded)))
+    return f"{value:.{max(0, decimals)}f}" if abs(value) >= 1e-4 else f"{value:.{digits - 1}e}"
+
+
+def si(value: float) -> tuple[float, str]:
+    """The value over its power of 1,000, and the prefix of that: (1.2, "M"). Small values stay as they are."""
+    for power, prefix in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if abs(value) >= 0.9995 * 10**power:
+            return value / 10**power, prefix
+    return value, ""

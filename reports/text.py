@@ -1,0 +1,183 @@
+"""The leaderboard as text: for a terminal, for a page in Markdown, and for programs (CSV, JSON)."""
+
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from bench.records import Metric, Row
+from reports import formats
+from reports.ranking import Line, Section, View, sections
+
+# --- terminal -------------------------------------------------------------------------------------------------------
+
+
+def print_table(rows: Iterable[Row], view: View, console: Console) -> None:
+    """One table per data set in the first layout that fits: a line, a column, or a block per model."""
+    made = sections(rows, view)
+    console.print(Text(plain(view.title or view.suite), style="bold"))
+    if not made:
+        console.print("No rows: nothing was measured yet.")
+    for section in made:
+        heading = f"{section.dataset} · {section.order} · 95 % intervals"
+        console.print(Text(f"\n{plain(heading)}", style="dim"))
+        console.print(_fitting(section, console))
+        for remark in _remarks(section):
+            console.print(Padding(Text(f"! {plain(remark)}", style="yellow"), (0, 0, 0, 1)))
+
+
+def _fitting(section: Section, console: Console) -> RenderableType:
+    unlimited = console.options.update(max_width=100_000)
+    for table in (_line_per_model(section), _column_per_model(section, "  "), _column_per_model(section, "\n")):
+        if Measurement.get(console, unlimited, table).maximum <= console.width:
+            return table
+    return Group(*(_block(line, section.columns) for line in section.lines))
+
+
+def _line_per_model(section: Section) -> Table:
+    table = _table()
+    table.add_column("#", justify="right", style="bold")
+    table.add_column("model")
+    for name in section.columns:
+        table.add_column(Text("\n".join(formats.heading(name))), justify="right", no_wrap=True)
+    for line in section.lines:
+        cells = [_cell(name, line, "\n") for name in section.columns]
+        table.add_row(_rank(line), Text(plain(line.row.model), no_wrap=True), *cells)
+    return table
+
+
+def _column_per_model(section: Section, between: str) -> Table:
+    table = _table()
+    table.add_column("")
+    for line in section.lines:
+        table.add_column(Text(f"{_rank(line)} {plain(line.row.model)}"), no_wrap=True)
+    for name in section.columns:
+        cells = [_cell(name, line, between) for line in section.lines]
+        table.add_row(Text(formats.title(name), no_wrap=True), *cells)
+    return table
+
+
+def _block(line: Line, columns: Sequence[str]) -> RenderableType:
+    grid = Table.grid(padding=(0, 2), pad_edge=True)
+    grid.add_column(overflow="fold")
+    grid.add_column(overflow="fold")
+    for name in columns:
+        grid.add_row(Text(formats.title(name)), _cell(name, line, "  "))
+    return Group(Text(f"\n{_rank(line)} {plain(line.row.model)}", style="bold", overflow="fold"), grid)
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+
+
+def _rank(line: Line) -> str:
+    return formats.MISSING if line.rank is None else str(line.rank)
+
+
+def _cell(name: str, line: Line, between: str) -> Text:
+    metric = line.row.metrics.get(name)
+    if metric is None:
+        return Text(formats.MISSING, style="dim")
+    text = Text(formats.number(name, metric.value))
+    if any(flag.concerns(name) for flag in line.flags):
+        text.append(" !", style="yellow")
+    interval = formats.interval(name, metric)
+    return text.append(f"{between}{interval}", style="dim") if interval else text
+
+
+def _remarks(section: Section) -> Iterator[str]:
+    """What must be said beside the figures: of rows without a rank, flags and failures."""
+    for line in section.lines:
+        model = line.row.model
+        if line.reason:
+            yield f"{model} is not ranked: {line.reason}"
+        subjects: dict[str, list[str]] = {}
+        for flag in line.flags:
+            subjects.setdefault(f"{flag.kind}: {flag.detail}", []).append(flag.subject)
+        for what, concerned in subjects.items():
+            yield f"{model}: {', '.join(concerned)}: {what}"
+        failed: Counter[tuple[str, str]] = Counter()
+        for failure in line.row.failures:
+            failed[failure.evaluation, f"({failure.reason}): {failure.message}"] += failure.stop - failure.start
+        for (evaluation, why), samples in failed.items():
+            yield f"{model}: {evaluation} failed on {samples} samples {why}"
+
+
+def plain(text: str) -> str:
+    """The text in one line without control characters, which would move a terminal's cursor."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+# --- Markdown, CSV, JSON ----------------------------------------------------------------------------------------------
+
+
+def markdown(rows: Iterable[Row], view: View) -> str:
+    """Tables of GitHub's Markdown, one per data set; names cannot break out of their cells."""
+    parts = [f"# {_quoted(view.title or view.suite)}"]
+    for section in sections(rows, view):
+        heads = ["#", "model", *(formats.title(name) for name in section.columns)]
+        lines = [f"| {' | '.join(map(_quoted, heads))} |", f"|{'---|' * 2}{'---:|' * len(section.columns)}"]
+        for line in section.lines:
+            figures = [formats.figure(name, line.row.metrics.get(name)) for name in section.columns]
+            lines.append(f"| {' | '.join([_rank(line), _quoted(line.row.model), *figures])} |")
+        remarks = [f"- {_quoted(remark)}" for remark in _remarks(section)]
+        parts += [f"## {_quoted(section.dataset)}", f"{_quoted(section.order)}; 95 % intervals in brackets"]
+        parts += ["\n".join(lines), *(["\n".join(remarks)] if remarks else [])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>#|&~])", r"\\\1", plain(text)) if len(text) > 1 else text
+
+
+def comma_separated(rows: Iterable[Row], view: View) -> str:
+    """RFC 4180: one line per row, for each metric of any row its value, low, high and n; empty where there is none.
+
+    A text that a spreadsheet would run as a formula gets an apostrophe in front.
+    """
+    made = sections(rows, view)
+    lines = [line for section in made for line in section.lines]
+    metrics = list(dict.fromkeys(name for line in lines for name in line.row.metrics))
+    out = io.StringIO()
+    writer = csv.writer(out)
+    parts = ("", "/low", "/high", "/n")
+    heads = [f"{name}{part}" for name in metrics for part in parts]
+    writer.writerow(["rank", "model", "dataset", *heads, "flags", "failures"])
+    for line in lines:
+        found = [line.row.metrics.get(name, Metric(value=None)) for name in metrics]
+        figures = [end for metric in found for end in (metric.value, metric.low, metric.high, metric.n)]
+        failed = [f"{failure.evaluation}: {failure.reason}: {failure.message}" for failure in line.row.failures]
+        texts = [_harmless(text) for text in (line.row.model, line.row.dataset)]
+        ends = [_harmless(" | ".join(line.row.flags)), _harmless(" | ".join(failed))]
+        writer.writerow([line.rank, *texts, *figures, *ends])
+    return out.getvalue()
+
+
+def _harmless(text: str) -> str:
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def document(rows: Iterable[Row], view: View) -> str:
+    """One JSON document: suite, submission, and every row with all its metrics, flags and failures, best first."""
+    found = [
+        {
+            "model": line.row.model,
+            "dataset": line.row.dataset,
+            "metrics": {name: metric.model_dump() for name, metric in line.row.metrics.items()},
+            "flags": list(line.row.flags),
+            "failures": [failure.model_dump(mode="json") for failure in line.row.failures],
+        }
+        for section in sections(rows, view)
+        for line in section.lines
+    ]
+    content = {"suite": view.suite, "submission": view.submission, "rows": found}
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,185 @@
+"""The dispatcher's rules on a simulated pool: no Ray, no clock of the machine's."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import pytest
+
+from bench.dispatch import IN_FLIGHT, Canceled, Dispatcher, Done, Event, Lost, Ready
+from bench.errors import ClusterError
+from bench.records import Reason
+from bench.worker import Failed, Measured, Outcome
+
+
+@dataclass(frozen=True)
+class Job:
+    key: str
+    group: str = "model"
+
+
+@dataclass
+class FakePool:
+    """Workers that answer one task per tick. `script` decides what becomes of an attempt at a job."""
+
+    script: dict[str, list[str]] = field(default_factory=dict)
+    starts: list[str] = field(default_factory=list)
+    now: float = 0.0
+    log: list[tuple[int, str]] = field(default_factory=list)
+    most_in_flight: int = 0
+
+    def __post_init__(self) -> None:
+        self.queues: dict[int, deque[Job]] = {}
+        self.news: list[Event] = []
+        self.count = 0
+
+    def clock(self) -> float:
+        return self.now
+
+    def start(self) -> int:
+        self.count += 1
+        fate = self.starts.pop(0) if self.starts else "ready"
+        if fate == "ready":
+            self.queues[self.count] = deque()
+            self.news.append(Ready(self.count))
+        elif fate == "dies":
+            self.news.append(Lost(self.count, "no room"))
+        return self.count
+
+    def submit(self, worker: int, job: Job) -> None:
+        self.queues[worker].append(job)
+        self.log.append((worker, job.key))
+        self.most_in_flight = max(self.most_in_flight, sum(map(len, self.queues.values())))
+
+    def wait(self, seconds: float) -> list[Event]:
+        self.now += 1.0
+        events, self.news = self.news, []
+        for worker, queue in list(self.queues.items()):
+            if not queue:
+                continue
+            fates = self.script.get(queue[0].key, [])
+            fate = fates[0] if fates else "ok"
+            if fate == "hangs":
+                continue
+            if fates:
+                fates.pop(0)
+            if fate == "dies":
+                del self.queues[worker]
+                events.append(Lost(worker, "killed"))
+                continue
+            queue.popleft()
+            outcome: Outcome = (
+                Measured(b"") if fate == "ok" else Failed(Reason.ADAPTER, fate, model=fate == "cannot load")
+            )
+            events.append(Done(worker, outcome))
+        return events
+
+    def stop(self, worker: int) -> None:
+        for job in self.queues.pop(worker, ()):
+            fates = self.script.get(job.key, [])
+            if fates and fates[0] == "hangs":
+                fates.pop(0)
+
+
+def dispatch(pool: FakePool, jobs: list[Job], workers: int = 2, retries: int = 2, **options: object):
+    ended: dict[str, tuple[Outcome, int]] = {}
+
+    def sink(job: Job, outcome: Outcome, attempts: int) -> None:
+        assert job.key not in ended, "an outcome is told once"
+        ended[job.key] = (outcome, attempts)
+
+    Dispatcher(
+        pool, sink, workers=workers, timeout=10.0, retries=retries, clock=pool.clock, startup=30.0, **options
+    ).run(iter(jobs))
+    return ended
+
+
+def jobs(n: int) -> list[Job]:
+    return [Job(f"t{i}") for i in range(n)]
+
+
+def test_every_task_ends_once_whatever_the_number_of_workers():
+    for workers in (1, 3):
+        ended = dispatch(FakePool(), jobs(20), workers)
+        assert set(ended) == {f"t{i}" for i in range(20)}
+        assert all(isinstance(outcome, Measured) for outcome, _ in ended.values())
+
+
+def test_no_more_than_two_tasks_per_worker_are_in_flight_and_the_source_is_read_lazily():
+    pool = FakePool()
+    read = []
+
+    def source():
+        for job in jobs(50):
+            read.append(job.key)
+            assert len(read) - len(ended) <= 3 * IN_FLIGHT + 1
+            yield job
+
+    ended: list[str] = []
+    Dispatcher(pool, lambda job, *_: ended.append(job.key), workers=3, timeout=9, retries=0, clock=pool.clock).run(
+        source()
+    )
+    assert pool.most_in_flight == 3 * IN_FLIGHT
+    assert len(ended) == 50
+
+
+def test_a_worker_that_dies_costs_an_attempt_of_the_task_it_ran_and_none_of_the_one_that_waited():
+    ended = dispatch(FakePool({"t0": ["dies"]}), jobs(3), workers=1)
+    assert isinstance(ended["t0"][0], Measured)
+    assert {key: attempts for key, (_, attempts) in ended.items()} == {"t0": 2, "t1": 1, "t2": 1}
+
+
+def test_a_task_that_kills_its_worker_each_time_fails_after_its_retries_and_the_others_are_measured():
+    ended = dispatch(FakePool({"t1": ["dies"] * 9}), jobs(6))
+    outcome, attempts = ended.pop("t1")
+    assert isinstance(outcome, Failed)
+    assert (outcome.reason, attempts) == (Reason.WORKER, 3)
+    assert all(isinstance(other, Measured) for other, _ in ended.values())
+
+
+def test_a_plugin_that_raises_is_tried_again_and_then_recorded_with_its_message():
+    ended = dispatch(FakePool({"t0": ["boom"], "t1": ["boom"] * 9}), jobs(3))
+    assert isinstance(ended["t0"][0], Measured)
+    failed, attempts = ended["t1"]
+    assert isinstance(failed, Failed)
+    assert (failed.message, attempts) == ("boom", 3)
+
+
+def test_a_task_that_hangs_past_its_timeout_is_killed_with_its_worker_and_tried_again():
+    ended = dispatch(FakePool({"t0": ["hangs"]}), jobs(4))
+    assert isinstance(ended["t0"][0], Measured)
+    assert ended["t0"][1] == 2
+
+
+def test_a_task_that_always_hangs_fails_with_the_timeout_as_its_reason():
+    ended = dispatch(FakePool({"t0": ["hangs"] * 9}), jobs(4))
+    failed, attempts = ended["t0"]
+    assert isinstance(failed, Failed)
+    assert (failed.reason, attempts) == (Reason.TIMEOUT, 3)
+    assert sum(isinstance(outcome, Measured) for outcome, _ in ended.values()) == 3
+
+
+def test_a_model_that_cannot_be_loaded_fails_all_its_tasks_without_trying_each():
+    broken = [Job(f"b{i}", "broken") for i in range(10)]
+    pool = FakePool({job.key: ["cannot load"] * 9 for job in broken})
+    ended = dispatch(pool, [*broken, *jobs(5)], workers=1)
+    assert len(ended) == 15
+    assert all(isinstance(ended[job.key][0], Failed) for job in broken)
+    tried = [key for _, key in pool.log if key.startswith("b")]
+    assert len(tried) <= (1 + 2) * (IN_FLIGHT + 1), "the quarantine came late"
+
+
+def test_when_no_worker_can_be_started_the_run_ends_with_the_reason():
+    with pytest.raises(ClusterError, match="no room"):
+        dispatch(FakePool(starts=["dies"] * 9), jobs(3))
+
+
+def test_a_worker_that_never_comes_up_does_not_stop_the_others():
+    ended = dispatch(FakePool(starts=["silent", "ready"]), jobs(80))
+    assert len(ended) == 80
+
+
+def test_a_run_that_is_canceled_stops_its_workers_and_says_so():
+    pool = FakePool()
+    with pytest.raises(Canceled):
+        dispatch(pool, jobs(1000), canceled=lambda: pool.now > 20)
+    assert not pool.queues
