@@ -10,9 +10,12 @@ import logging
 import math
 import os
 import secrets
+import shutil
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -29,8 +32,6 @@ from bench.plan import Task
 from bench.plugins import PACKAGES, ROOT, Source
 from bench.records import Reason
 from bench.worker import Outcome, TrainTask, Worker
-
-EXCLUDED = ["**/__pycache__", "**/*.pyc"]
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,12 @@ def cluster(address: str | None, workers: int | None, share: Share) -> Iterator[
         cores = len(os.sched_getaffinity(0))
         wanted = cores if workers is None else max(cores, math.ceil(workers * share.cpus))
         options |= {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": wanted}
-    else:
-        modules = [str(ROOT / package) for package in PACKAGES]
-        options |= {"address": address, "runtime_env": {"py_modules": modules, "excludes": EXCLUDED}}
-    with _quiet(), _private() if address is None else contextlib.nullcontext():
+    with contextlib.ExitStack() as around:
+        around.enter_context(_quiet())
+        if address is None:
+            around.enter_context(_private())
+        else:
+            options |= {"address": address, "runtime_env": {"working_dir": around.enter_context(_our_source())}}
         try:
             ray.init(**options)
         except Exception as problem:
@@ -111,6 +114,15 @@ def cluster(address: str | None, workers: int | None, share: Share) -> Iterator[
             yield Cluster(share, workers)
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _our_source() -> Iterator[str]:
+    """A folder with our packages and nothing else, which Ray carries to the nodes: all run the driver's code."""
+    with tempfile.TemporaryDirectory(prefix="gauntlet-source-") as folder:
+        for package in PACKAGES:
+            shutil.copytree(ROOT / package, Path(folder, package), ignore=shutil.ignore_patterns("__pycache__"))
+        yield folder
 
 
 @contextlib.contextmanager
@@ -330,6 +342,7 @@ class RayPool:
 
 
 def _line(problem: BaseException) -> str:
-    """The first lines of Ray's messages tell; the rest is a banner."""
+    """What tells in one of Ray's messages: the last line of a traceback, else the first lines."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    return " ".join(lines[:3])[:500]
+    has_traceback = any(line.startswith('File "') for line in lines)
+    return (lines[-1] if has_traceback else " ".join(lines[:3]))[:500]

@@ -23,7 +23,7 @@ import pyarrow as pa
 from bench.errors import OperatorError, did_you_mean
 from bench.plan import CellPlan, Resolved
 from bench.plugins import ROOT
-from bench.records import FIGURES, SAMPLES, Cell, Failure, Kind
+from bench.records import FIGURES, SAMPLES, Cell, Failure, Kind, conform
 from bench.store import Store, write_atomically
 
 LIBRARIES = ("torch", "numpy", "ray", "foolbox", "mlflow", "pyarrow", "scikit-learn", "onnxruntime")
@@ -123,7 +123,7 @@ class Run:
 
     def _table(self, plan: CellPlan) -> pa.Table:
         schema = FIGURES if plan.evaluation.kind is Kind.PROBE else SAMPLES
-        parts = [self.store.read(task.key) for task in plan.tasks() if self.store.has(task.key)]
+        parts = [conform(self.store.read(task.key), schema) for task in plan.tasks() if self.store.has(task.key)]
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
     def used(self) -> Iterator[str]:
