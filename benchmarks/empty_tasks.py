@@ -67,7 +67,10 @@ class Watch:
     def note(self, text: str) -> None:
         print(text, file=sys.stderr)
 
-    def begin(self, label: str, total: int, done: int, seconds: float | None) -> None:
+    def phase(self) -> None:
+        """One phase only."""
+
+    def begin(self, label: str, total: int, done: int) -> None:
         self._began, self._every = time.perf_counter(), max(1, total // self._steps)
         self._look(0)
 
@@ -94,7 +97,7 @@ def main() -> None:
         path.write_text(SUITE.replace("TASKS", str(options.tasks)))
         sources: list[plugins.Source] = []
 
-        def load(entries, where):  # noqa: ANN202
+        def load(entries, where):
             for entry in entries:
                 sources.append(plugins.read_source(entry, where))
                 plugins.load_source(sources[-1])
@@ -109,7 +112,8 @@ def main() -> None:
         assert sum(1 for _ in done.store.keys("records")) == options.tasks
         grown = watch.rows[-1][2] - watch.rows[1][2]
         print(
-            f"\n{options.tasks} tasks in {seconds:.0f} s: {options.tasks / seconds:.0f} tasks/s on {options.workers} workers,"
+            f"\n{options.tasks} tasks in {seconds:.0f} s: {options.tasks / seconds:.0f} tasks/s,"
+            f" {options.workers} workers,"
             f" {1e3 * (time.process_time() - cpu) / options.tasks:.2f} ms of the driver's CPU time per task;"
             f" the driver grew by {grown:.1f} MiB from the first tenth to the last"
         )
