@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,12 +27,14 @@ from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from bench.contracts import Report
-from bench.dispatch import Done, Event, Lost, Ready
+from bench.dispatch import Alive, Done, Event, Lost, Ready
 from bench.errors import ClusterError
 from bench.plan import Task
 from bench.plugins import PACKAGES, ROOT, Source
 from bench.records import Reason
 from bench.worker import Outcome, TrainTask, Worker
+
+SIGN_OF_LIFE = 5.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -239,16 +242,18 @@ Board = ray.remote(num_cpus=0)(_Board)
 
 
 class _Told(Report):
-    """Sends every hundredth of a training to the board, and waits for no answer."""
+    """Sends every hundredth of a training to the board, and a sign of life now and then; waits for no answer."""
 
     def __init__(self, label: str, board: ActorHandle) -> None:
         self._label = label
         self._board = board
         self._last = -1
+        self._spoke = 0.0
 
     def step(self, done: int, total: int, **figures: float) -> None:
-        if (part := 100 * done // max(1, total)) != self._last:
-            self._last = part
+        part = 100 * done // max(1, total)
+        if part != self._last or time.monotonic() - self._spoke > SIGN_OF_LIFE:
+            self._last, self._spoke = part, time.monotonic()
             self._board.tell.remote(self._label, done, total)
 
 
@@ -271,6 +276,7 @@ class RayPool:
         self._waiting: dict[ray.ObjectRef, tuple[int, bool]] = {}  # -> worker, whether it is its first sign of life
         self._started = 0
         self._board: ActorHandle | None = None
+        self._trains: dict[str, int] = {}  # label of a training -> its worker
 
     def start(self) -> int:
         self._started += 1
@@ -286,19 +292,18 @@ class RayPool:
             answer = actor.run.remote(job.task, blobs)
         else:
             self._board = self._board or Board.remote()
+            self._trains[job.task.label] = worker
             answer = actor.train.remote(job.task, blobs, self._board)
         self._waiting[answer] = (worker, False)
 
     def wait(self, seconds: float) -> list[Event]:
-        if self._board is not None:
-            self._tell()
         refs = list(self._waiting)
         if not refs:
             return []
         found, _ = ray.wait(refs, num_returns=1, timeout=seconds)
         if found:
             found, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-        events: list[Event] = []
+        events = self._tell()
         for ref in sorted(found, key=refs.index):  # a worker answers in the order in which it was asked
             if ref in self._waiting:
                 events.append(self._event(ref))
@@ -334,11 +339,16 @@ class RayPool:
             self._blobs[key] = ray.put(self._weights(key))
         return self._blobs[key]
 
-    def _tell(self) -> None:
-        assert self._board is not None
+    def _tell(self) -> list[Event]:
+        """Pass on how far trainings are; each of them is alive."""
+        if self._board is None:
+            return []
+        alive: set[int] = set()
         with contextlib.suppress(RayActorError, GetTimeoutError):  # news are a courtesy: without them work goes on
             for label, done, total in ray.get(self._board.news.remote(), timeout=2.0):
                 self._progress(label, done, total)
+                alive.add(self._trains[label])
+        return [Alive(worker) for worker in sorted(alive)]
 
 
 def _line(problem: BaseException) -> str:
