@@ -23,7 +23,7 @@ import pyarrow as pa
 from bench.errors import OperatorError, did_you_mean
 from bench.plan import CellPlan, Resolved
 from bench.plugins import ROOT
-from bench.records import FIGURES, SAMPLES, Cell, Failure, Kind
+from bench.records import FIGURES, SAMPLES, Cell, Failure
 from bench.store import Store, write_atomically
 
 LIBRARIES = ("torch", "numpy", "ray", "foolbox", "mlflow", "pyarrow", "scikit-learn", "onnxruntime")
@@ -111,6 +111,8 @@ class Run:
                 knowledge=ref.knowledge,
                 minimal=ref.minimal,
                 planned=plan.size,
+                fit_seconds=plan.fit.seconds if plan.fit else None,
+                state_bytes=plan.fit.size if plan.fit else None,
             )
 
     def _order(self, plan: CellPlan) -> tuple[int, int, int]:
@@ -122,7 +124,7 @@ class Run:
         )
 
     def _table(self, plan: CellPlan) -> pa.Table:
-        schema = FIGURES if plan.evaluation.kind is Kind.PROBE else SAMPLES
+        schema = FIGURES if plan.evaluation.kind.figures else SAMPLES
         parts = [self.store.read(task.key) for task in plan.tasks() if self.store.has(task.key)]
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
@@ -130,6 +132,8 @@ class Run:
         """Every key in the store that this run refers to."""
         for model in self.resolved.models:
             yield from filter(None, (model.weights, model.training))
+        for fit in self.resolved.fits:
+            yield from filter(None, (fit.key, fit.state))
         for plan in self.resolved.cells():
             yield from (task.key for task in plan.tasks())
 
