@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  the name that every torch program uses
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from adapters.reference_training import own_random_numbers, tensors
@@ -13,7 +13,6 @@ from adapters.torch_classifier import TorchClassifier, load_state, state_from_by
 from bench.contracts import Adapter, DatasetChoice, Report, Samples, Training, adapter
 from bench.errors import PluginError
 
-INPUT_SHAPE = (1, 28, 28)
 INLIERS = DatasetChoice(
     dataset="classes_of",
     split="train",
@@ -22,16 +21,16 @@ INLIERS = DatasetChoice(
 
 
 class Net(nn.Module):
-    """(n, 1, 28, 28) -> (n, classes). `pool2` yields (n, 64, 5, 5)."""
+    """(n, 1, size, size) -> (n, classes). `pool2` yields (n, 64, 5, 5) for size 28 without padding."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, size: int, padding: int, classes: int) -> None:
         super().__init__()
-        self.c1 = nn.Conv2d(1, 32, 3)
-        self.c2 = nn.Conv2d(32, 64, 3)
+        self.c1 = nn.Conv2d(1, 32, 3, padding=padding)
+        self.c2 = nn.Conv2d(32, 64, 3, padding=padding)
         self.pool1 = nn.MaxPool2d(2)
         self.pool2 = nn.MaxPool2d(2)
         self.drop1 = nn.Dropout(0.25)
-        self.f1 = nn.Linear(1600, 128)
+        self.f1 = nn.Linear(64 * left_of(size, padding) ** 2, 128)
         self.relu = nn.ReLU()
         self.drop2 = nn.Dropout(0.5)
         self.f2 = nn.Linear(128, classes)
@@ -44,16 +43,39 @@ class Net(nn.Module):
         return scores
 
 
+def left_of(size: int, padding: int) -> int:
+    """Height and width after both convolutions and poolings; 0 or less: nothing is left."""
+    for _ in range(2):
+        size = (size - 2 + 2 * padding) // 2
+    return size
+
+
 @adapter("odin_cnn")
 class OdinCnn(Adapter):
-    """A CNN with dropout for 28×28 grey images, trained on five classes of Fashion-MNIST by RMSprop."""
+    """A CNN with dropout for square grey images, trained on five classes of Fashion-MNIST by RMSprop."""
 
     data: DatasetChoice = INLIERS
+    size: Annotated[int, Field(ge=1, description="height and width of an image")] = 28
+    padding: Annotated[int, Field(ge=0, le=1, description="of both convolutions")] = 0
     classes: Annotated[int, Field(ge=2)] = 5
     epochs: Annotated[int, Field(ge=1)] = 10
     batch_size: Annotated[int, Field(ge=1)] = 128
     learning_rate: Annotated[float, Field(gt=0)] = 0.001
     repeat: Annotated[int, Field(ge=0, description="trains another one: joins the suite's seed")] = 0
+
+    @model_validator(mode="after")
+    def _fits(self) -> "OdinCnn":
+        if left_of(self.size, self.padding) < 1:
+            raise ValueError(f"size: nothing is left of {self.size}×{self.size} pixels: set `padding: 1`, or enlarge")
+        return self
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        return 1, self.size, self.size
+
+    def net(self) -> Net:
+        """With random weights."""
+        return Net(self.size, self.padding, self.classes)
 
     def build(self, weights: bytes | None) -> TorchClassifier:
         if weights is None:
@@ -61,10 +83,10 @@ class OdinCnn(Adapter):
                 "model 'odin_cnn' was built without weights",
                 "run it through `gauntlet run`, which trains it once, or name a file under `weights`",
             )
-        net = Net(self.classes)
+        net = self.net()
         load_state(net, state_from_bytes(weights))
         layers = ("pool1", "pool2", "relu")
-        return TorchClassifier(net, input_shape=INPUT_SHAPE, classes=self.classes, feature_layers=layers)
+        return TorchClassifier(net, input_shape=self.input_shape, classes=self.classes, feature_layers=layers)
 
     def training(self) -> Training | None:
         return None if self.weights else _Training(self)
@@ -80,9 +102,9 @@ class _Training(Training):
 
     def train(self, samples: Samples, parent: bytes | None, seed: int, report: Report) -> bytes:
         model = self.model
-        x, y = tensors(samples, INPUT_SHAPE, model.classes)
+        x, y = tensors(samples, model.input_shape, model.classes)
         with own_random_numbers(seed + model.repeat) as random:
-            net = Net(model.classes).train()
+            net = model.net().train()
             optimiser = torch.optim.RMSprop(net.parameters(), lr=model.learning_rate)
             for epoch in range(model.epochs):
                 for rows in torch.split(torch.randperm(len(x), generator=random), model.batch_size):

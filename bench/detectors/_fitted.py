@@ -67,14 +67,16 @@ class Fitted(Detector):
         else:
             found = np.concatenate([ready.distances(model, x) for x in blocks(model, samples, apart, self.fit_batch)])
         thresholds = np.quantile(found, self.quantile, axis=0)
-        counts = {"n_fit": str(len(rows)), "n_threshold": str(len(apart))}
+        facts = {"detector": self.name, "n_fit": len(rows), "n_threshold": len(apart)}
         whole = {name: np.ascontiguousarray(array) for name, array in {**arrays, "thresholds": thresholds}.items()}
-        return safetensors.numpy.save(whole, {"detector": self.name, **counts})
+        # one entry: safetensors writes several in any order, and the same state would have many digests
+        return safetensors.numpy.save(whole, {"gauntlet": json.dumps(facts)})
 
     def restore(self, state: bytes) -> Self:
         """Raises DataError for the state of another detector."""
         length = int.from_bytes(state[:8], "little")
-        found = json.loads(state[8 : 8 + length]).get("__metadata__", {}).get("detector")
+        facts = json.loads(state[8 : 8 + length]).get("__metadata__", {}).get("gauntlet", "{}")
+        found = json.loads(facts).get("detector")
         if found != self.name:
             raise DataError(f"this is the state of detector '{found}', not of '{self.name}'")
         return self._knowing(safetensors.numpy.load(state))
