@@ -169,10 +169,10 @@ def test_a_fitted_detector_yields_what_its_threshold_flags_and_what_its_fit_cost
 
 
 def test_records_with_scores_yield_calibration_and_selection_under_the_names_that_suites_may_ask_for() -> None:
-    logits = np.random.default_rng(0).normal(size=(50, 3))
+    logits = np.random.default_rng(0).normal(0, 9, size=(300, 3))  # far too sure
     labels = logits.argmax(axis=1)
-    labels[::10] = (labels[::10] + 1) % 3
-    columns = {"sample": range(50), "label": labels, "prediction": logits.argmax(axis=1), "logits": list(logits)}
+    labels[::7] = (labels[::7] + 1) % 3
+    columns = {"sample": range(300), "label": labels, "prediction": logits.argmax(axis=1), "logits": list(logits)}
     line = row(Cell("cnn", "digits", "clean", Kind.CLEAN, samples_table(columns)))
     assert set(line.metrics) == {names.CLEAN_ACCURACY, *names.CONFIDENCE}
     assert all(metric.value is not None for metric in line.metrics.values())
