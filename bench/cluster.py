@@ -32,7 +32,7 @@ from bench.errors import ClusterError
 from bench.plan import Task
 from bench.plugins import PACKAGES, ROOT, Source
 from bench.records import Reason
-from bench.worker import Outcome, TrainTask, Worker
+from bench.worker import FitTask, Outcome, TrainTask, Worker
 
 SIGN_OF_LIFE = 5.0  # seconds
 
@@ -52,8 +52,14 @@ class TaskJob:
         return self.task.cell.model.label
 
     @property
-    def weights(self) -> str | None:
-        return self.task.cell.model.weights
+    def title(self) -> str:
+        return self.task.cell.label
+
+    @property
+    def blobs(self) -> list[str]:
+        """Digests of the bytes that it needs: the model's weights, and what a detector has learnt."""
+        cell = self.task.cell
+        return [key for key in (cell.model.weights, cell.fit and cell.fit.state) if key]
 
 
 @dataclass(frozen=True)
@@ -71,11 +77,38 @@ class TrainJob:
         return self.task.label
 
     @property
-    def weights(self) -> str | None:
-        return self.task.parent
+    def title(self) -> str:
+        return f"train {self.task.label}"
+
+    @property
+    def blobs(self) -> list[str]:
+        return [self.task.parent] if self.task.parent else []
 
 
-AnyJob = TaskJob | TrainJob
+@dataclass(frozen=True)
+class FitJob:
+    """The fitting of a detector, for a worker."""
+
+    task: FitTask
+
+    @property
+    def key(self) -> str:
+        return self.task.key
+
+    @property
+    def group(self) -> str:
+        return self.task.model.label
+
+    @property
+    def title(self) -> str:
+        return f"fit {self.task.label}"
+
+    @property
+    def blobs(self) -> list[str]:
+        return [self.task.parent] if self.task.parent else []
+
+
+AnyJob = TaskJob | TrainJob | FitJob
 
 
 @dataclass(frozen=True)
@@ -207,15 +240,17 @@ class _Actor:
     def ready(self) -> int:
         return os.getpid()
 
-    def run(self, task: Task, weights: "list[ray.ObjectRef]") -> Outcome:
-        if task.cell.model.weights:
-            self._refs[task.cell.model.weights] = weights[0]
+    def run(self, task: Task, blobs: "dict[str, ray.ObjectRef]") -> Outcome:
+        self._refs |= blobs
         return self._worker.run(task)
 
-    def train(self, task: TrainTask, weights: "list[ray.ObjectRef]", told: ActorHandle) -> Outcome:
-        if task.parent:
-            self._refs[task.parent] = weights[0]
+    def train(self, task: TrainTask, blobs: "dict[str, ray.ObjectRef]", told: ActorHandle) -> Outcome:
+        self._refs |= blobs
         return self._worker.train(task, _Told(task.label, told))
+
+    def fit(self, task: FitTask, blobs: "dict[str, ray.ObjectRef]") -> Outcome:
+        self._refs |= blobs
+        return self._worker.fit(task)
 
     def _fetch(self, key: str) -> bytes:
         data: bytes = ray.get(self._refs[key])
@@ -286,10 +321,12 @@ class RayPool:
         return self._started
 
     def submit(self, worker: int, job: AnyJob) -> None:
-        blobs = [self._blob(job.weights)] if job.weights else []
+        blobs = {key: self._blob(key) for key in job.blobs}
         actor = self._actors[worker]
         if isinstance(job, TaskJob):
             answer = actor.run.remote(job.task, blobs)
+        elif isinstance(job, FitJob):
+            answer = actor.fit.remote(job.task, blobs)
         else:
             self._board = self._board or Board.remote()
             self._trains[job.task.label] = worker

@@ -321,11 +321,34 @@ class Probe(Plugin, ABC):
 
 
 class Detector(Plugin, ABC):
-    """Scores how outlying inputs are. Larger is more outlying, always; float64; never NaN."""
+    """Scores how outlying inputs are. Larger is more outlying, always; float64; never NaN.
+
+    A detector that `fits` looks at inliers first. The engine calls `fit` once per model and data, as a task of its own,
+    keeps the state by its content, and scores with what `restore` makes of it; another may score right away.
+    """
+
+    fits: ClassVar[bool] = False
+
+    def fit(self, model: Classifier, samples: Samples, seed: int) -> bytes:
+        """What it learns from inliers: arrays as safetensors bytes, never a pickle.
+
+        The same bits for the same arguments, hardware and number of threads. Raises PluginError where the model lacks
+        what the detector needs (a feature layer, say).
+        """
+        raise PluginError(f"detector '{self.name}' has nothing to fit")
+
+    def restore(self, state: bytes) -> "Detector":
+        """A copy of this detector that knows what `fit` returned."""
+        raise PluginError(f"detector '{self.name}' has nothing to restore")
+
+    @property
+    def threshold(self) -> float | None:
+        """The score above which an input is flagged, set by `fit` from inliers alone. None: there is none."""
+        return None
 
     @abstractmethod
-    def score(self, model: Classifier, x: Tensor) -> NDArray[np.float64]:
-        """x: (n, *input_shape). Returns (n,)."""
+    def score(self, model: Classifier, x: Tensor, random: SampleRandom) -> NDArray[np.float64]:
+        """x: (n, *input_shape), n > 0. random: one stream per row, the only source of randomness. Returns (n,)."""
 
 
 # --- the registries ---------------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ after one clean pass of the stored input, inside the bounds and inside the ball.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from time import perf_counter
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +15,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.contracts import Attack, Classifier, Detector, Gradients, Knowledge, Norm, Probe, Samples
+from bench import names
+from bench.contracts import Attack, Classifier, Detector, Figure, Gradients, Knowledge, Norm, Probe, Samples
 from bench.errors import PluginError
 from bench.metering import Metered, Passes, Untouched, predictions
+from bench.metrics.intervals import median
+from bench.names import COST_SUFFIX
 from bench.randomness import SampleRandom, seed_of
 from bench.records import figures_table, samples_table
 
 TOLERANCE = 1e-6  # by which a verified input may leave the ball or the bounds: rounding of float32
+
+COST_BATCH = 64
+REPEATS = 15  # of a timing
 
 Indices = NDArray[np.int64]
 
@@ -115,11 +123,30 @@ def probed(probe: Probe, model: Classifier, samples: Samples, artefact: bytes | 
         return figures_table(probe.measure(model, samples, artefact), hardware)
 
 
-def detected(detector: Detector, outlier: bool, model: Classifier, samples: Samples, indices: Indices) -> pa.Table:
-    """Outlier scores of a block of inliers, or of outliers (whose labels and correctness mean nothing)."""
-    labels, x, scores = _untouched(model, samples, indices)
+def fitted(detector: Detector, model: Classifier, samples: Samples, chosen: Indices, seed: int) -> bytes:
+    """What a detector learns from the chosen inliers."""
+    part = replace(samples, labels=samples.labels[chosen], fetch=lambda rows: samples.fetch(chosen[rows]), groups={})
+    if part.input_shape != tuple(model.input_shape):
+        raise PluginError(
+            f"the model takes inputs of shape {tuple(model.input_shape)}, the data to fit on are {part.input_shape}"
+        )
     with Untouched(model, f"detector '{detector.name}'"):
-        outlying = np.asarray(detector.score(model, x), dtype=np.float64)
+        return detector.fit(model, part, seed_of(seed, "fit", detector.name))
+
+
+def detected(
+    detector: Detector, outlier: bool, model: Classifier, samples: Samples, indices: Indices, seed: int
+) -> pa.Table:
+    """Outlier scores of a block of inliers, or of outliers (whose labels and correctness mean nothing)."""
+    if samples.input_shape != tuple(model.input_shape):
+        raise PluginError(
+            f"the model takes inputs of shape {tuple(model.input_shape)}, these have {samples.input_shape}",
+            "choose outliers of the inliers' shape",
+        )
+    labels, x, scores = _untouched(model, samples, indices)
+    random = SampleRandom.of(seed, f"{detector.name}/{outlier}", [int(index) for index in indices])
+    with Untouched(model, f"detector '{detector.name}'"):
+        outlying = np.asarray(detector.score(model, x, random), dtype=np.float64)
     if outlying.shape != (len(indices),) or np.isnan(outlying).any():
         raise ValueError(
             f"detector '{detector.name}' must score each input once, never NaN; got shape {outlying.shape}"
@@ -132,8 +159,50 @@ def detected(detector: Detector, outlier: bool, model: Classifier, samples: Samp
             "confidence": _confidence(scores),
             "score": outlying,
             "outlier": np.full(len(indices), outlier),
+            **({} if detector.threshold is None else {"flagged": outlying > detector.threshold}),
         }
     )
+
+
+def cost(
+    label: str,
+    detector: Detector,
+    model: Classifier,
+    samples: Samples,
+    chosen: Indices,
+    seed: int,
+    hardware: str | None,
+) -> pa.Table:
+    """What scoring costs: time beyond one plain pass, in units of that pass, and passes per input.
+
+    Median and order-statistic interval over REPEATS pairs, a pass and a scoring of one batch after each other.
+    """
+    x = samples.fetch(chosen[:COST_BATCH]).to(model.device)
+    passes = Passes.zero(len(x))
+    rows = np.arange(len(x))
+
+    def scored(what: Classifier) -> None:
+        detector.score(what, x, SampleRandom.of(seed, "cost", [int(row) for row in rows]))
+
+    def timed(work: Callable[[], object]) -> float:
+        begun = perf_counter()
+        work()
+        if model.device.startswith("cuda"):
+            torch.cuda.synchronize(model.device)
+        return perf_counter() - begun
+
+    def plain() -> Tensor:
+        with torch.no_grad():
+            return model.logits(x)
+
+    scored(Metered(model, passes, rows))
+    plain()
+    ratios = [timed(lambda: scored(model)) / timed(plain) - 1 for _ in range(REPEATS)]
+    middle, low, high = median(np.asarray(ratios))
+    name = label.removesuffix(COST_SUFFIX)
+    overhead = Figure(name=names.overhead(name), value=middle, low=low, high=high, n=REPEATS)
+    spent = Figure(name=names.detector_passes(name), value=float(passes.forwards.mean()), n=len(x))
+    return figures_table([overhead, spent], hardware)
 
 
 def distances(norm: Norm, difference: Tensor) -> NDArray[np.float64]:

@@ -6,6 +6,15 @@ MLflow refuses `=`, `@` and `,` in a name and sorts by the text: the norm stands
 CLEAN_ACCURACY = "clean_accuracy"
 WORST = "worst"  # in the place of an attack: the samples that survive every attack of that norm
 
+SELECTIVE = ("aurc", "e_aurc", "coverage_at_risk_0.01", "coverage_at_risk_0.05")
+CONFIDENCE = (  # of the untouched inputs; `_scaled`: after temperature scaling fitted apart
+    *("ece", "rms_calibration", "mad_calibration", "soft_f1", "brier", "nll"),
+    *("ece_scaled", "rms_calibration_scaled", "mad_calibration_scaled", "brier_scaled", "nll_scaled"),
+    *SELECTIVE,
+)
+DETECTION = ("auroc", "detection_error", "ap_out", "ap_in", "fpr95", "fpr95_id_positive", *SELECTIVE)
+FITTED = ("precision", "recall", "f1", "flagged", "fit_seconds", "state_bytes")  # of detectors that fit
+
 
 def robust_accuracy(norm: str, evaluation: str, epsilon: float) -> str:
     """`robust_accuracy/linf/pgd/0.1`"""
@@ -25,3 +34,26 @@ def median_distance(norm: str, evaluation: str) -> str:
 def auroc(evaluation: str) -> str:
     """`auroc/max_softmax`"""
     return f"auroc/{evaluation}"
+
+
+COST_SUFFIX = ".cost"  # behind a detector's label: the evaluation that times it
+
+
+def overhead(detector: str) -> str:
+    """`overhead/knn`"""
+    return f"overhead/{detector}"
+
+
+def detector_passes(detector: str) -> str:
+    """`detector_passes/knn`"""
+    return f"detector_passes/{detector}"
+
+
+def fit_seconds(detector: str) -> str:
+    """`fit_seconds/knn`"""
+    return f"fit_seconds/{detector}"
+
+
+def state_bytes(detector: str) -> str:
+    """`state_bytes/knn`"""
+    return f"state_bytes/{detector}"

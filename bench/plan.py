@@ -85,6 +85,19 @@ class EvaluationRef(PluginRef):
         return [self.kind, *super().identity, self.norm, self.epsilons, self.hardware, outliers]
 
 
+class Fit(Frozen):
+    """What a detector learns about one model: a task before those of its cell. The state is stored by content."""
+
+    model: str  # labels: the cell that it belongs to
+    dataset: str
+    evaluation: str
+    data: DatasetRef  # the inliers it is fitted on
+    key: str | None = None  # None: the model's weights are not known yet
+    state: str | None = None  # digest; None: it has not been fitted yet
+    seconds: float | None = None  # that it took; no part of its identity
+    size: int | None = None  # bytes of the state
+
+
 class CellPlan(Frozen):
     """One model on one data set under one evaluation: tasks that differ only in their samples."""
 
@@ -95,6 +108,7 @@ class CellPlan(Frozen):
     block: int  # samples per task
     threads: int
     engine: str
+    fit: Fit | None = None
 
     @property
     def label(self) -> str:
@@ -108,15 +122,16 @@ class CellPlan(Frozen):
     @property
     def count(self) -> int:
         """Number of tasks. A probe is one task, whatever the size."""
-        return 1 if self.evaluation.kind is Kind.PROBE else math.ceil(self.size / self.block)
+        return 1 if self.evaluation.kind.figures else math.ceil(self.size / self.block)
 
     @cached_property
     def identity(self) -> str:
-        parts = (self.model.identity, self.dataset.identity, self.evaluation.identity)
+        state = self.fit.state if self.fit else None
+        parts = (self.model.identity, self.dataset.identity, self.evaluation.identity, state)
         return content_key(*parts, self.seed, self.threads, self.engine)
 
     def tasks(self) -> Iterator["Task"]:
-        step = self.size if self.evaluation.kind is Kind.PROBE else self.block
+        step = self.size if self.evaluation.kind.figures else self.block
         for start in range(0, self.size, step):
             yield Task(cell=self, start=start, stop=min(start + step, self.size))
 
@@ -144,17 +159,19 @@ class Resolved(Frozen):
     models: tuple[ModelRef, ...]
     datasets: tuple[DatasetRef, ...]
     evaluations: tuple[EvaluationRef, ...]
+    fits: tuple[Fit, ...] = ()
 
     @property
     def submission(self) -> str:
         """`quickstart-1a2b3c4d`: the same suite, data, weights and code give the same submission, so that it resumes.
 
-        A model that is yet to be trained counts by its training.
+        A model that is yet to be trained counts by its training, a fit by its data.
         """
         models = [[ref.label, *ref.identity[:-1], ref.training or ref.weights] for ref in self.models]
         datasets = [[ref.label, ref.identity] for ref in self.datasets]
         evaluations = [[ref.label, ref.identity] for ref in self.evaluations]
-        content = content_key(models, datasets, evaluations, self.seed, self.block, self.threads, self.engine)
+        fits = [[fit.model, fit.dataset, fit.evaluation, fit.data.identity] for fit in self.fits]
+        content = content_key(models, datasets, evaluations, fits, self.seed, self.block, self.threads, self.engine)
         return f"{self.suite}-{content[:8]}"
 
     def cells(self, only: str | None = None) -> Iterator[CellPlan]:
@@ -171,8 +188,13 @@ class Resolved(Frozen):
                             if only is None or fnmatch.fnmatchcase(cell.label, only):
                                 yield cell
 
+    @cached_property
+    def _fits(self) -> dict[tuple[str, str, str], Fit]:
+        return {(fit.model, fit.dataset, fit.evaluation): fit for fit in self.fits}
+
     def _cell(self, model: ModelRef, dataset: DatasetRef, evaluation: EvaluationRef) -> CellPlan:
         return CellPlan(
+            fit=self._fits.get((model.label, dataset.label, evaluation.label)),
             model=model,
             dataset=dataset,
             evaluation=evaluation,

@@ -32,6 +32,7 @@ SAMPLES = pa.schema(
         pa.field("gradients", pa.string(), True, {"doc": "of the model, as the attack saw them: exact, surrogate"}),
         pa.field("score", pa.float64(), True, {"doc": "outlier score of a detector; larger is more outlying"}),
         pa.field("outlier", pa.bool_(), True, {"doc": "whether the sample comes from the outlier set"}),
+        pa.field("flagged", pa.bool_(), True, {"doc": "score above the threshold that the detector was fitted with"}),
     ]
 )
 
@@ -57,6 +58,12 @@ class Kind(StrEnum):
     ATTACK = "attack"
     PROBE = "probe"
     DETECTOR = "detector"
+    COST = "cost"  # of a detector
+
+    @property
+    def figures(self) -> bool:
+        """One task that yields figures, not records of samples."""
+        return self in (Kind.PROBE, Kind.COST)
 
 
 class Reason(StrEnum):
@@ -102,6 +109,8 @@ class Cell:
     epsilons: Sequence[float] = ()
     knowledge: str | None = None
     planned: int = 0  # samples that the suite asks for
+    fit_seconds: float | None = None  # that the detector's fit took, once
+    state_bytes: int | None = None  # that it has to remember
     minimal: bool = False  # the attack looked for the smallest distance: `distance` means something by itself
 
 

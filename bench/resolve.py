@@ -1,19 +1,20 @@
 """From names to content: digests of weights, data and source. What a plan is made of."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from bench.contracts import Adapter, Attack, Plugin, Samples, Training, adapters, datasets
+from bench.contracts import Adapter, Attack, Plugin, Samples, Training, adapters, datasets, detectors
 from bench.data import subset
 from bench.errors import DataError, PluginError
-from bench.plan import DatasetRef, EvaluationRef, ModelRef, Resolved, content_key
+from bench.names import COST_SUFFIX
+from bench.plan import DatasetRef, EvaluationRef, Fit, ModelRef, Resolved, content_key
 from bench.plugins import engine_digest, source_digest
 from bench.records import Kind
 from bench.store import Store, digest
-from bench.suite import DatasetSpec, ModelSpec, Suite
-from bench.worker import TrainTask
+from bench.suite import DatasetSpec, DetectorSpec, ModelSpec, Suite
+from bench.worker import FitTask, TrainTask
 
 CLEAN = "clean"
 
@@ -38,13 +39,14 @@ class Resolver:
     _samples: dict[str, Samples] = field(default_factory=dict)
     _artefacts: dict[str, bytes | None] = field(default_factory=dict)
 
-    def resolve(self) -> tuple[Resolved, list[TrainTask]]:
-        """The suite by content, and the trainings that can start now. Raises DataError, PluginError.
+    def resolve(self) -> tuple[Resolved, list[TrainTask | FitTask]]:
+        """The suite by content, and the trainings and fits of detectors that can start now.
 
+        Raises DataError, PluginError.
         Call it again when these have ended: further ones may have been waiting for their weights.
         """
         found = [self._model(spec) for spec in self.suite.models]
-        todo: dict[str, TrainTask] = {}
+        todo: dict[str, TrainTask | FitTask] = {}
         for _, weights in found:
             if weights.todo:
                 todo.setdefault(weights.todo.key, weights.todo)
@@ -58,6 +60,7 @@ class Resolver:
             datasets=tuple(self._dataset(spec) for spec in self.suite.datasets),
             evaluations=self._evaluations(),
         )
+        resolved = resolved.model_copy(update={"fits": tuple(self._fits(resolved, todo))})
         return resolved, list(todo.values())
 
     # --- models
@@ -149,8 +152,11 @@ class Resolver:
             )  # fmt: skip
         for detection in asked.detectors:
             outliers = self._dataset(detection.outliers)
-            detector = detection.build()
-            found.append(EvaluationRef(kind=Kind.DETECTOR, outliers=outliers, **_described(detection.name, detector)))
+            described = _described(detection.name, detection.build())
+            found.append(EvaluationRef(kind=Kind.DETECTOR, outliers=outliers, **described))
+            if detection.cost:
+                described["label"] += COST_SUFFIX
+                found.append(EvaluationRef(kind=Kind.COST, exclusive=True, hardware=self.hardware, **described))
         for probing in asked.probes:
             probe = probing.build()
             hardware = self.hardware if probe.exclusive else None
@@ -160,6 +166,39 @@ class Resolver:
                 )
             )
         return tuple(found)
+
+    def _fits(self, resolved: Resolved, todo: dict[str, TrainTask | FitTask]) -> Iterator[Fit]:
+        """What each detector learns about each model, done or not; what can be done now is added to `todo`."""
+        evaluations = {ref.label: ref for ref in resolved.evaluations}
+        for detection in self.suite.evaluations.detectors:
+            if not detectors.get(detection.detector).fits:
+                continue
+            labels = [detection.name, detection.name + COST_SUFFIX] if detection.cost else [detection.name]
+            for spec in self.suite.datasets:
+                data = self._fit_data(detection, spec)
+                for model in resolved.models:
+                    fit, task = self._fit(model, data, evaluations[detection.name])
+                    if task:
+                        todo.setdefault(task.key, task)
+                    for label in labels:
+                        yield fit.model_copy(update={"dataset": spec.name, "evaluation": label})
+
+    def _fit_data(self, detection: DetectorSpec, spec: DatasetSpec) -> DatasetRef:
+        if detection.fit_on is not None:
+            return self._dataset(detection.fit_on)
+        return self._dataset(spec.model_copy(update={"split": "train", "limit": None}))
+
+    def _fit(self, model: ModelRef, data: DatasetRef, detector: EvaluationRef) -> tuple[Fit, FitTask | None]:
+        fit = Fit(model=model.label, dataset="", evaluation="", data=data)
+        if model.training and model.weights is None:
+            return fit, None
+        learner = [detector.plugin, detector.args, detector.source, detector.versions]
+        key = content_key("fit", model.identity, learner, data.identity, *self._settings(), engine_digest())
+        if (state := self.store.trained(key)) is None:
+            label = f"{detector.label} on {model.label}"
+            return fit.model_copy(update={"key": key}), FitTask(key, label, model, detector, data, *self._settings())
+        seconds, size = self.store.cost(key)
+        return fit.model_copy(update={"key": key, "state": state, "seconds": seconds, "size": size}), None
 
 
 def build_model(ref: ModelRef) -> Adapter:

@@ -11,7 +11,7 @@ from bench import names
 from bench.metrics.rows import rows as rows_of_cells
 from bench.plan import PluginRef
 from bench.publication import DatasetFact, Evaluation, ModelFact, Publication
-from bench.records import SAMPLES, Cell, Kind, Row
+from bench.records import SAMPLES, Cell, Row
 from bench.runs import Run
 from bench.suite import Leaderboard
 
@@ -53,7 +53,7 @@ def export(run: Run, path: Path, only: str | None = None) -> int:
     count = 0
     with pq.ParquetWriter(path, EXPORT, compression="zstd") as writer:
         for cell in run.cells(only):
-            if cell.kind is not Kind.PROBE and cell.table.num_rows:
+            if not cell.kind.figures and cell.table.num_rows:
                 writer.write_table(_named(cell))
                 count += cell.table.num_rows
     return count

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.cluster import AnyJob, Cluster, RayPool, Share, TaskJob, TrainJob, cluster
+from bench.cluster import AnyJob, Cluster, FitJob, RayPool, Share, TaskJob, TrainJob, cluster
 from bench.dispatch import Canceled, Dispatcher
 from bench.errors import GauntletError
 from bench.fingerprint import fingerprint, fingerprint_digest
@@ -21,7 +21,7 @@ from bench.runs import Run, manifest
 from bench.store import Store
 from bench.suite import Suite, to_yaml
 from bench.timings import Timings
-from bench.worker import Failed, Measured, Outcome, TrainTask
+from bench.worker import Failed, FitTask, Measured, Outcome, TrainTask
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Stopped(GauntletError):
     exit_code = 130
 
 
-def plan(suite: Suite, output: Path) -> tuple[Resolved, list[TrainTask]]:
+def plan(suite: Suite, output: Path) -> tuple[Resolved, list[TrainTask | FitTask]]:
     """What a run would do: writes nothing, starts nothing."""
     store = Store(str(output / "store"))
     return Resolver(store, suite, fingerprint_digest(_hardware(suite)), keep=False).resolve()
@@ -103,7 +103,7 @@ class _Job:
     def __post_init__(self) -> None:
         self.timings = Timings(self.options.output / "timings.json")
 
-    def do(self, resolver: Resolver, resolved: Resolved, trainings: list[TrainTask]) -> None:
+    def do(self, resolver: Resolver, resolved: Resolved, trainings: list[TrainTask | FitTask]) -> None:
         cells = list(resolved.cells(self.options.only))
         if not trainings and not any(self._missing(cell) for cell in cells):
             self.display.note(f"{self.run.submission}: everything is in the store already")
@@ -118,20 +118,22 @@ class _Job:
             self.run.set_resolved(resolved)
             self._measure(list(resolved.cells(self.options.only)))
 
-    def _train(self, trainings: list[TrainTask]) -> None:
+    def _train(self, trainings: list[TrainTask | FitTask]) -> None:
+        """Trainings of models, and fits of detectors: what has to be made before anything can be measured."""
+        jobs: list[AnyJob] = [TrainJob(task) if isinstance(task, TrainTask) else FitJob(task) for task in trainings]
         self.display.phase()
-        for task in trainings:
-            self.display.begin(f"train {task.label}", 100, 0)
+        for job in jobs:
+            self.display.begin(job.title, 100, 0)
 
         def sink(job: AnyJob, outcome: Outcome, attempts: int) -> None:
             if isinstance(outcome, Measured):
-                self.store.set_trained(job.key, self.store.put_blob(outcome.data))
-                self.display.advance(f"train {job.group}", 100)
+                self.store.set_trained(job.key, self.store.put_blob(outcome.data), outcome.seconds)
+                self.display.advance(job.title, 100)
             else:
                 self._untrained[job.key] = outcome
-                self.display.note(f"train {job.group}: failed: {outcome.message}")
+                self.display.note(f"{job.title}: failed: {outcome.message}")
 
-        self._dispatch(iter([TrainJob(task) for task in trainings]), sink)
+        self._dispatch(iter(jobs), sink)
 
     def _measure(self, cells: list[CellPlan]) -> None:
         ready = []
@@ -139,7 +141,7 @@ class _Job:
         for cell in cells:
             self._done[cell.label] = sum(1 for task in cell.tasks() if self.store.has(task.key))
             self.display.begin(cell.label, cell.count, self._done[cell.label])
-            if cell.model.training and cell.model.weights is None:
+            if (cell.model.training and cell.model.weights is None) or (cell.fit and cell.fit.state is None):
                 self._give_up(cell)
             else:
                 ready.append(cell)
@@ -187,10 +189,12 @@ class _Job:
         self.display.advance(task.cell.label, self._done[task.cell.label])
 
     def _give_up(self, cell: CellPlan) -> None:
-        """Its model could not be trained: each of its tasks fails for that reason."""
-        why = self._untrained.get(cell.model.training or "") or next(iter(self._untrained.values()))
+        """Its model could not be trained, or its detector not fitted: each of its tasks fails for that reason."""
+        unfitted = self._untrained.get(cell.fit.key or "") if cell.fit else None
+        why = unfitted or self._untrained.get(cell.model.training or "") or next(iter(self._untrained.values()))
+        what = "fit" if unfitted else "training"
         for task in cell.tasks():
-            self._fail(task, Failed(why.reason, f"its training failed: {why.message}", why.details), 0)
+            self._fail(task, Failed(why.reason, f"its {what} failed: {why.message}", why.details), 0)
 
     def _fail(self, task: Task, why: Failed, attempts: int) -> None:
         cell = task.cell

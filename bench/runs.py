@@ -23,7 +23,7 @@ import pyarrow as pa
 from bench.errors import OperatorError, did_you_mean
 from bench.plan import CellPlan, PluginRef, Resolved
 from bench.plugins import ROOT
-from bench.records import FIGURES, SAMPLES, Cell, Failure, Kind, conform
+from bench.records import FIGURES, SAMPLES, Cell, Failure, conform
 from bench.store import Store, write_atomically
 
 LIBRARIES = ("torch", "numpy", "ray", "foolbox", "mlflow", "pyarrow", "scikit-learn", "onnxruntime")
@@ -117,13 +117,15 @@ class Run:
                 knowledge=ref.knowledge,
                 minimal=ref.minimal,
                 planned=plan.size,
+                fit_seconds=plan.fit.seconds if plan.fit else None,
+                state_bytes=plan.fit.size if plan.fit else None,
             )
 
     def _refs(self) -> tuple[Sequence[PluginRef], ...]:
         return self.resolved.models, self.resolved.datasets, self.resolved.evaluations
 
     def _table(self, plan: CellPlan) -> pa.Table:
-        schema = FIGURES if plan.evaluation.kind is Kind.PROBE else SAMPLES
+        schema = FIGURES if plan.evaluation.kind.figures else SAMPLES
         parts = [conform(self.store.read(task.key), schema) for task in plan.tasks() if self.store.has(task.key)]
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
@@ -131,6 +133,8 @@ class Run:
         """Every key in the store that this run refers to."""
         for model in self.resolved.models:
             yield from filter(None, (model.weights, model.training))
+        for fit in self.resolved.fits:
+            yield from filter(None, (fit.key, fit.state))
         for plan in self.resolved.cells():
             yield from (task.key for task in plan.tasks())
 

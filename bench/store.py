@@ -98,8 +98,14 @@ class Store:
         weights = str(json.loads(data)["weights"])
         return weights if self._fs.exists(self._path(BLOBS, weights)) else None
 
-    def set_trained(self, key: str, weights: str) -> None:
-        self._write(TRAINED, key, json.dumps({"weights": weights}).encode())
+    def set_trained(self, key: str, weights: str, seconds: float | None = None) -> None:
+        """seconds: that it took."""
+        self._write(TRAINED, key, json.dumps({"weights": weights, "seconds": seconds}).encode())
+
+    def cost(self, key: str) -> tuple[float | None, int]:
+        """What a training (or a fit) that is done took, and what it made: (seconds, bytes)."""
+        made = json.loads(self._read(TRAINED, key) or b"{}")
+        return made.get("seconds"), int(self._fs.size(self._path(BLOBS, made["weights"])))
 
     # --- housekeeping
 

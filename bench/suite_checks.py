@@ -60,6 +60,7 @@ class Checks:
                 labels.append((keys, _label(entry, kind)))
                 if kind == "detector":
                     self.plugin((*keys, "outliers"), entry.get("outliers"), "dataset")
+                    self.detector(keys, entry)
         self.unique("evaluations", labels)
         self.unique("models", [(keys, entry.get("name")) for keys, entry in self.entries("models")])
         self.unique("data sets", [(keys, _label(entry, "dataset")) for keys, entry in self.entries("datasets")])
@@ -133,6 +134,23 @@ class Checks:
                 self.find((*keys, stray), f"is an argument of '{name}': put it under `args:`", of_key=True)
                 given.setdefault(stray, entry[stray])
         self.arguments(cls, given, keys, kind)
+
+    def detector(self, keys: Keys, entry: dict[str, Any]) -> None:
+        """Check what a detector is fitted on: named in its place, or the split `train` of each data set."""
+        known = REGISTRIES["detectors"]
+        if not isinstance(name := entry.get("detector"), str) or name not in known:
+            return
+        if "fit_on" in entry:
+            self.plugin((*keys, "fit_on"), entry["fit_on"], "dataset")
+            if not known.get(name).fits:
+                self.find((*keys, "fit_on"), f"'{name}' is not fitted: remove it", of_key=True)
+        elif known.get(name).fits:
+            for _, data in self.entries("datasets"):
+                chosen, every = data.get("dataset"), REGISTRIES["datasets"]
+                splits = every.get(chosen).splits if isinstance(chosen, str) and chosen in every else ()
+                if splits and "train" not in splits:
+                    message = f"needs `fit_on:`: the data set '{chosen}' has no split 'train' to fit '{name}' on"
+                    self.find((*keys, "detector"), message)
 
     def radii(self, name: str, entry: dict[str, Any], keys: Keys) -> None:
         if not any(did_you_mean(key, ["epsilons"]) for key in entry if key != "epsilons"):  # told at that key

@@ -158,6 +158,10 @@ class DetectorSpec(Part):
     """Its label in metric names. Default: its own name."""
     outliers: DatasetSpec
     """The data set whose samples are outliers, all of them."""
+    fit_on: DatasetSpec | None = None
+    """The inliers that it is fitted on, if it has to be. Left out: the split `train` of each data set of the suite."""
+    cost: bool = False
+    """Whether to time it, alone on a node."""
     args: Arguments = Field(default_factory=dict)
     """Arguments of the detector."""
 
@@ -181,7 +185,7 @@ class Evaluations(Part):
 
         Where two probes yield a figure of one name, the later one's has its label appended, as in bench.metrics.rows.
         """
-        found = {names.CLEAN_ACCURACY: None}
+        found = dict.fromkeys((names.CLEAN_ACCURACY, *names.CONFIDENCE))
         worst: dict[str, dict[float, None]] = {}
         for spec in self.attacks:
             here = f"{spec.norm}/{spec.name}"
@@ -196,9 +200,11 @@ class Evaluations(Part):
             for figure in contracts.probes.get(probe.probe).figures():
                 found[f"{figure}/{probe.name}" if figure in found else figure] = None
         for detector in self.detectors:
-            outlier_metrics = ("ap_out", "ap_in", "fpr95", "fpr95_id_positive")
-            found[names.auroc(detector.name)] = None
-            found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in outlier_metrics)
+            found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in names.DETECTION)
+            if contracts.detectors.get(detector.detector).fits:
+                found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in names.FITTED)
+            if detector.cost:
+                found |= dict.fromkeys((names.overhead(detector.name), names.detector_passes(detector.name)))
         for norm, epsilons in worst.items():
             found |= dict.fromkeys(names.worst_case(norm, epsilon) for epsilon in sorted(epsilons))
         return list(found)

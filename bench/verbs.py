@@ -23,6 +23,7 @@ from bench.records import Row
 from bench.runs import Run
 from bench.suite import Suite, load
 from bench.timings import Timings
+from bench.worker import TrainTask
 from reports.leaderboard import View, print_table, render
 
 SUITES = plugins.ROOT / "suites"
@@ -126,7 +127,7 @@ def describe_plan(suite: Suite, output: Path, only: str | None) -> str:
     resolved, trainings = engine.plan(suite, output)
     store, timings = runs.Run(output, resolved.submission).store, Timings(output / "timings.json")
     cells = list(resolved.cells(only))
-    lines = [f"train {task.label}" for task in trainings]
+    lines = [f"{'train' if isinstance(task, TrainTask) else 'fit'} {task.label}" for task in trainings]
     known, guesses, waiting = 0.0, 0, 0
     for cell in cells:
         untrained = cell.model.training is not None and cell.model.weights is None

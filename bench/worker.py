@@ -16,15 +16,16 @@ import torch
 from numpy.typing import NDArray
 
 from bench import contracts, measure, plugins
-from bench.contracts import Classifier, Report, Samples
+from bench.contracts import Classifier, Detector, Report, Samples
 from bench.data import subset
 from bench.errors import DataError, GauntletError, PluginError
-from bench.plan import DatasetRef, ModelRef, Task
+from bench.plan import CellPlan, DatasetRef, EvaluationRef, ModelRef, Task
 from bench.records import Kind, Reason, encode
 from bench.store import digest
 
 MODELS = 2  # loaded at once, at the most; the one not used for longest goes
 DATASETS = 4
+DETECTORS = 2  # fitted ones
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,24 @@ class TrainTask:
     threads: int
 
 
+@dataclass(frozen=True)
+class FitTask:
+    """The fitting of a detector to one model: one task, whose result is stored by content."""
+
+    key: str
+    label: str
+    model: ModelRef
+    detector: EvaluationRef
+    data: DatasetRef
+    seed: int
+    threads: int
+
+    @property
+    def parent(self) -> str | None:
+        """Digest of the weights that it needs."""
+        return self.model.weights
+
+
 class CannotLoad(PluginError):
     """A model cannot be built on this worker."""
 
@@ -73,6 +92,7 @@ class Worker:
     fetch: Callable[[str], bytes]
     device: str = "cpu"
     _models: "OrderedDict[str, tuple[Classifier, bytes | None]]" = field(default_factory=OrderedDict)
+    _detectors: "OrderedDict[str, Detector]" = field(default_factory=OrderedDict)
     _samples: "OrderedDict[str, tuple[Samples, NDArray[np.int64]]]" = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
@@ -102,6 +122,18 @@ class Worker:
             return training.train(samples, parent, task.seed, report)
 
         return self._guarded(make, None)
+
+    def fit(self, task: FitTask) -> Outcome:
+        """Fit a detector; the state is the outcome's data."""
+        torch.set_num_threads(task.threads)
+
+        def make() -> bytes:
+            model, _ = self._model(task.model)
+            samples, chosen = self._dataset(task.data)
+            detector = contracts.detectors.build(task.detector.plugin, task.detector.args)
+            return measure.fitted(detector, model, samples, chosen, task.seed)
+
+        return self._guarded(make, task.model)
 
     def _guarded(self, work: Callable[[], bytes], model: ModelRef | None) -> Outcome:
         begun = time.monotonic()
@@ -134,13 +166,15 @@ class Worker:
         if ref.kind is Kind.PROBE:
             probe = contracts.probes.build(ref.plugin, ref.args)
             return measure.probed(probe, model, samples, artefact, ref.hardware)
-        detector = contracts.detectors.build(ref.plugin, ref.args)
+        detector = self._detector(cell)
+        if ref.kind is Kind.COST:
+            return measure.cost(ref.label, detector, model, samples, chosen, cell.seed, ref.hardware)
         assert ref.outliers is not None, "a detector is judged against outliers"
-        parts = [measure.detected(detector, False, model, samples, indices)] if len(indices) else []
+        parts = [measure.detected(detector, False, model, samples, indices, cell.seed)] if len(indices) else []
         first, last = max(0, task.start - len(chosen)), task.stop - len(chosen)
         if last > first:
             others, picked = self._dataset(ref.outliers)
-            parts.append(measure.detected(detector, True, model, others, picked[first:last]))
+            parts.append(measure.detected(detector, True, model, others, picked[first:last], cell.seed))
         return pa.concat_tables(parts)
 
     def _model(self, ref: ModelRef) -> tuple[Classifier, bytes | None]:
@@ -158,6 +192,20 @@ class Worker:
                 raise CannotLoad(f"model '{ref.label}' cannot be loaded: {problem}") from problem
         self._models.move_to_end(key)
         return self._models[key]
+
+    def _detector(self, cell: CellPlan) -> Detector:
+        """The cell's detector, with what its fit has learnt."""
+        ref, state = cell.evaluation, cell.fit.state if cell.fit else None
+        detector = contracts.detectors.build(ref.plugin, ref.args)
+        if state is None:
+            return detector
+        key = repr((ref.plugin, ref.args, state))
+        if key not in self._detectors:
+            while len(self._detectors) >= DETECTORS:
+                self._detectors.popitem(last=False)
+            self._detectors[key] = detector.restore(self._bytes(state))
+        self._detectors.move_to_end(key)
+        return self._detectors[key]
 
     def _forget(self, ref: ModelRef | None) -> None:
         """Load the model anew for the next task: this one may have been left in any state."""

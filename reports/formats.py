@@ -9,10 +9,29 @@ from bench.records import Metric
 MISSING = "–"
 NORMS = {"l0": "L0", "l1": "L1", "l2": "L2", "linf": "L∞"}
 SHARES = ("clean_accuracy", "robust_accuracy", "attack_success")
-DETECTION = {"auroc": "AUROC", "ap_out": "AP out", "ap_in": "AP in", "fpr95": "FPR95", "fpr95_id_positive": "FPR95 in"}
-TIMES = ("latency", "throughput", "cold_start")  # heads of figures that are valid on one machine only
+DETECTION = {
+    "auroc": "AUROC",
+    "ap_out": "AP out",
+    "ap_in": "AP in",
+    "fpr95": "FPR95",
+    "fpr95_id_positive": "FPR95 in",
+} | {
+    "detection_error": "detection error",
+    **{name: name for name in ("precision", "recall", "f1", "flagged")},
+}
+ABBREVIATIONS = {"ece": "ECE", "nll": "NLL", "aurc": "AURC", "rms": "RMS", "mad": "MAD"}
+TIMES = (
+    "latency",
+    "throughput",
+    "cold_start",
+    "overhead",
+    "fit_seconds",
+)  # heads of figures that are valid on one machine only
 COSTS = {"macs": "MACs", "flops": "FLOPs", "size_bytes": "size", "parameter_bytes": "parameter size"}
-HIGHER = ("clean_accuracy", "robust_accuracy", "median_distance", "auroc", "ap_out", "ap_in", "throughput")
+HIGHER = (
+    *("clean_accuracy", "robust_accuracy", "median_distance", "auroc", "ap_out", "ap_in", "throughput"),
+    *("precision", "recall", "f1", "soft_f1", "coverage_at_risk"),
+)
 
 
 def head(name: str) -> str:
@@ -53,16 +72,26 @@ def heading(name: str) -> tuple[str, str]:
             return "Passes per sample", f"{attack} {way}"
         case [kind, detector] if kind in DETECTION:
             return DETECTION[kind], detector
+        case [kind] if kind in DETECTION:
+            return "Detection", DETECTION[kind]
+    if head(name) in names.CONFIDENCE or name.startswith("coverage_at_risk"):
+        return "Confidence", _words(name)
     if head(name) == names.CLEAN_ACCURACY:
         return "Clean", name.replace("clean_accuracy", "accuracy", 1)
     first = COSTS.get(parts[0], parts[0].removesuffix("_ms").replace("_", " "))
     return "Cost", " ".join([first, *parts[1:]])
 
 
+def _words(name: str) -> str:
+    """`rms_calibration_scaled` as `RMS calibration scaled`, `e_aurc/knn` as `E-AURC knn`."""
+    words = name.replace("e_aurc", "E-AURC", 1).replace("/", "_").split("_")
+    return " ".join(ABBREVIATIONS.get(word, word) for word in words)
+
+
 def title(name: str) -> str:
     """The heading in one line: `pgd L∞ ≤ 0.1`."""
     group, rest = heading(name)
-    return rest if group == "Cost" else f"{group} {rest}"
+    return rest if group in ("Cost", "Detection", "Confidence") else f"{group} {rest}"
 
 
 def number(name: str, value: float | None) -> str:
@@ -75,6 +104,10 @@ def number(name: str, value: float | None) -> str:
         return f"{value:.3f}"
     if head(name).endswith("_ms"):
         return f"{significant(value)} ms"
+    if head(name) == "overhead":
+        return f"{value:.2f} ×"
+    if head(name) == "fit_seconds":
+        return f"{significant(value)} s"
     scaled, prefix = si(value)
     unit = prefix + ("B" if head(name).endswith("bytes") else "/s" if head(name) == "throughput" else "")
     return f"{significant(scaled)} {unit}".rstrip()

@@ -12,14 +12,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from bench.metrics.rows import KINDS
 from bench.records import Metric, Row
 from reports import formats
-from reports.ranking import UNRANKED, Section, View, sections
+from reports.detectors import boards
+from reports.ranking import UNRANKED, Section, View
 
 HERE = Path(__file__).parent
 
 
 def page(rows: Iterable[Row], view: View) -> str:
     """A complete HTML document. Its security policy allows the style and the script inside, and nothing else."""
-    made = sections(rows, view)
+    made = boards(rows, view)
     templates = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,

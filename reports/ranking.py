@@ -97,11 +97,17 @@ def sections(rows: Iterable[Row], view: View) -> list[Section]:
 
 
 def usual_columns(rows: Iterable[Row]) -> tuple[str, ...]:
-    """Clean accuracy, each worst case, each attack, distances, detectors, costs; what explains rather than compares is
-    left to the page of all figures."""
+    """Clean accuracy, each worst case, each attack, distances, each detector's AUROC, costs; what explains rather than
+    compares is left to the page of all figures, and what a detector costs to the table of detectors."""
     every = dict.fromkeys(name for row in rows for name in row.metrics)
-    left_out = ("attack_success", "forwards", "backwards", "ap_in", "fpr95_id_positive")
-    return tuple(sorted((name for name in every if formats.head(name) not in left_out), key=_place))
+    left_out = {"attack_success", "forwards", "backwards", "overhead", "detector_passes", *names.FITTED}
+    left_out |= {*names.DETECTION, *names.CONFIDENCE} - {"auroc"}
+    return tuple(sorted((name for name in every if _word(name) not in left_out), key=_place))
+
+
+def _word(name: str) -> str:
+    """What stands before the first `/`."""
+    return name.partition("/")[0]
 
 
 def _place(name: str) -> int:

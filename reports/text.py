@@ -16,6 +16,7 @@ from rich.text import Text
 
 from bench.records import Metric, Row
 from reports import formats
+from reports.detectors import boards
 from reports.ranking import Line, Section, View, sections
 
 # --- terminal -------------------------------------------------------------------------------------------------------
@@ -23,7 +24,7 @@ from reports.ranking import Line, Section, View, sections
 
 def print_table(rows: Iterable[Row], view: View, console: Console) -> None:
     """One table per data set in the first layout that fits: a line, a column, or a block per model."""
-    made = sections(rows, view)
+    made = boards(rows, view)
     console.print(Text(plain(view.title or view.suite), style="bold"))
     if not made:
         console.print("No rows: nothing was measured yet.")
@@ -123,7 +124,7 @@ def plain(text: str) -> str:
 def markdown(rows: Iterable[Row], view: View) -> str:
     """Tables of GitHub's Markdown, one per data set; names cannot break out of their cells."""
     parts = [f"# {_quoted(view.title or view.suite)}"]
-    for section in sections(rows, view):
+    for section in boards(rows, view):
         heads = ["#", "model", *(formats.title(name) for name in section.columns)]
         lines = [f"| {' | '.join(map(_quoted, heads))} |", f"|{'---|' * 2}{'---:|' * len(section.columns)}"]
         for line in section.lines:

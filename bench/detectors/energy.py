@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bench.contracts import Classifier, Detector, detector
+from bench.randomness import SampleRandom
 
 
 @detector("energy")
@@ -17,7 +18,7 @@ class Energy(Detector):
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
 
-    def score(self, model: Classifier, x: Tensor) -> NDArray[np.float64]:
+    def score(self, model: Classifier, x: Tensor, random: SampleRandom) -> NDArray[np.float64]:
         with torch.no_grad():
             scaled = model.logits(x).double() / self.temperature
         return (-self.temperature * scaled.logsumexp(dim=1)).cpu().numpy()

@@ -6,13 +6,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.contracts import Classifier, Detector, detector
+from bench.randomness import SampleRandom
 
 
 @detector("entropy")
 class Entropy(Detector):
     """Entropy of the softmax: 0 for a certain classifier, log(classes) for one that has no idea."""
 
-    def score(self, model: Classifier, x: Tensor) -> NDArray[np.float64]:
+    def score(self, model: Classifier, x: Tensor, random: SampleRandom) -> NDArray[np.float64]:
         with torch.no_grad():
             entropy: Tensor = torch.special.entr(model.logits(x).double().softmax(dim=1)).sum(dim=1)
         return entropy.cpu().numpy()

@@ -6,12 +6,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.contracts import Classifier, Detector, detector
+from bench.randomness import SampleRandom
 
 
 @detector("max_logit")
 class MaxLogit(Detector):
     """Minus the largest logit."""
 
-    def score(self, model: Classifier, x: Tensor) -> NDArray[np.float64]:
+    def score(self, model: Classifier, x: Tensor, random: SampleRandom) -> NDArray[np.float64]:
         with torch.no_grad():
             return -model.logits(x).double().amax(dim=1).cpu().numpy()

@@ -1,5 +1,7 @@
 """95 % intervals: what the number of samples allows to say."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
@@ -47,3 +49,17 @@ def mean(values: NDArray[np.float64]) -> tuple[float, float | None, float | None
         return centre, None, None
     spread = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
     return centre, centre - spread, centre + spread
+
+
+def bootstrap(
+    figure: Callable[[NDArray[np.int64]], float], n: int, repeats: int = 200, seed: int = 0
+) -> tuple[float, float]:
+    """The percentile interval of a figure of n samples (Efron 1979): (low, high).
+
+    figure: takes the indices (n,) of a draw with replacement. The draws are the same in each call: two figures of the
+    same samples can be compared.
+    """
+    random = np.random.default_rng(seed)
+    drawn = [figure(random.integers(0, n, n)) for _ in range(repeats)]
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)

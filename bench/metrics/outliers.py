@@ -58,6 +58,31 @@ def fpr95_id_positive(inliers: Scores, outliers: Scores) -> float:
     return fpr95(-outliers, -inliers)
 
 
+def detection_error(inliers: Scores, outliers: Scores) -> float:
+    """Least mean of the two error rates over thresholds: min over δ of ½(P(inlier > δ) + P(outlier <= δ)), in [0, ½].
+
+    Liang et al. 2018, section 4.2. The threshold is chosen on the outliers themselves: no threshold does better.
+    """
+    _check(inliers, outliers)
+    taken_in, taken_out = (np.append(0, taken) for taken in _counts(inliers, outliers))
+    return float((taken_in / len(inliers) + 1 - taken_out / len(outliers)).min() / 2)
+
+
+def at_threshold(inliers: NDArray[np.bool_], outliers: NDArray[np.bool_]) -> dict[str, float | None]:
+    """precision, recall, f1 of the flags (outliers positive), and `flagged`: the share of inliers flagged.
+
+    inliers (n,), outliers (m,): which were flagged, at a threshold that no outlier has taken part in. The precision is
+    None where nothing is flagged; it depends on the base rate, as F1 does.
+    """
+    wrongly, rightly = int(inliers.sum()), int(outliers.sum())
+    return {
+        "precision": rightly / (wrongly + rightly) if wrongly + rightly else None,
+        "recall": rightly / len(outliers),
+        "f1": 2 * rightly / (len(outliers) + wrongly + rightly),
+        "flagged": wrongly / len(inliers),
+    }
+
+
 def _counts(inliers: Scores, outliers: Scores) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """How many of each side score at or above each distinct score, highest first: two (t,) int64."""
     thresholds = np.unique(np.concatenate([inliers, outliers]))[::-1]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import names
-from bench.metrics import outliers, robustness
+from bench.metrics import confidence, outliers, robustness
 from bench.metrics.robustness import Attacked
 from bench.records import Cell, Failure, Kind, Metric, Row
 
@@ -97,6 +97,8 @@ class _Line:
         unclear = int((cell.table["prediction"].to_numpy() == -1).sum())
         if unclear:
             self.flag(name, "nan", f"{unclear} of {cell.table.num_rows} samples have NaN scores and count as wrong")
+        else:
+            self.calibration(cell)
 
     def attack(self, cell: Cell) -> None:
         if cell.norm is None:
@@ -151,7 +153,22 @@ class _Line:
             self.flags += [f"{name}: {flag}" for flag in figure["flags"]]
             self.hardware |= {figure["hardware"]} - {None}
 
+    def calibration(self, cell: Cell) -> None:
+        """Of records that hold scores: how far confidence can be believed, and what it is worth for abstaining."""
+        table = cell.table
+        if not table.num_rows or table["logits"].null_count:
+            return
+        for name, metric in confidence.figures(table).items():
+            self.add(name, metric, cell)
+
+    def cost(self, cell: Cell) -> None:
+        if cell.fit_seconds is not None:
+            self.add(names.fit_seconds(cell.evaluation), Metric(value=cell.fit_seconds), cell)
+        if cell.state_bytes is not None:
+            self.add(names.state_bytes(cell.evaluation), Metric(value=cell.state_bytes), cell)
+
     def detector(self, cell: Cell) -> None:
+        self.cost(cell)
         self.check_complete(names.auroc(cell.evaluation), cell)
         scores = cell.table["score"].to_numpy().astype(np.float64)
         outlying = cell.table["outlier"].to_numpy().astype(bool)
@@ -165,6 +182,16 @@ class _Line:
         self.add(names.auroc(cell.evaluation), Metric(value=value, low=low, high=high, n=len(scores)), cell)
         for name, figure in _DETECTOR_FIGURES.items():
             self.add(f"{name}/{cell.evaluation}", Metric(value=figure(inside, outside), n=len(scores)), cell)
+        if not cell.table["flagged"].null_count:
+            flagged = cell.table["flagged"].to_numpy().astype(bool)
+            for name, share in outliers.at_threshold(flagged[~outlying], flagged[outlying]).items():
+                self.add(f"{name}/{cell.evaluation}", Metric(value=share, n=len(scores)), cell)
+        for name, metric in confidence.selective(scores[~outlying], _wrong(cell)[~outlying]).items():
+            self.add(f"{name}/{cell.evaluation}", metric, cell)
+
+
+def _wrong(cell: Cell) -> NDArray[np.bool_]:
+    return np.asarray(cell.table["prediction"].to_numpy() != cell.table["label"].to_numpy())
 
 
 def _planned(cell: Cell) -> int:
@@ -177,10 +204,12 @@ _BY_KIND: Mapping[Kind, Callable[[_Line, Cell], None]] = {
     Kind.ATTACK: _Line.attack,
     Kind.PROBE: _Line.probe,
     Kind.DETECTOR: _Line.detector,
+    Kind.COST: _Line.probe,
 }
 
 _Scores = NDArray[np.float64]
 _DETECTOR_FIGURES: Mapping[str, Callable[[_Scores, _Scores], float]] = {
+    "detection_error": outliers.detection_error,
     "ap_out": outliers.ap_out,
     "ap_in": outliers.ap_in,
     "fpr95": outliers.fpr95,

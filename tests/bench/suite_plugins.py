@@ -137,5 +137,5 @@ class Surprise(Detector):
 
     weight: float
 
-    def score(self, model: Classifier, x: Tensor) -> NDArray[np.float64]:
+    def score(self, model: Classifier, x: Tensor, random: SampleRandom) -> NDArray[np.float64]:
         return np.zeros(len(x))

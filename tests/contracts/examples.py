@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 
+from adapters.odin_cnn import OdinCnn
 from adapters.reference import SmallCnn, SmallCnnBinarised, SmallCnnPruned
 from adapters.reference_nets import binary_weights, pack
 from adapters.torch_classifier import state_to_bytes
@@ -25,12 +26,18 @@ def _mlflow() -> tuple[Adapter, bytes]:
     return adapters.build("mlflow", {"uri": "models:/small/1"}), json.dumps(head).encode() + b"\n" + weights
 
 
+def _odin_cnn() -> tuple[Adapter, bytes]:
+    adapter = OdinCnn()
+    return adapter, state_to_bytes(adapter.net().state_dict())
+
+
 def _built(name: str, fields: dict[str, object], weights: bytes) -> tuple[Adapter, bytes]:
     return adapters.build(name, models.FIELDS | fields), weights
 
 
 EXAMPLES: dict[str, Callable[[], tuple[Adapter, bytes | None]]] = {
     "mlflow": _mlflow,
+    "odin_cnn": _odin_cnn,
     "onnx": lambda: _built("onnx", {"feature_layers": ["activated"]}, models.onnx_of(models.small_net())),
     "sklearn": lambda: _built("sklearn", {}, models.skops_bytes(models.sklearn_estimator())),
     "small_cnn": lambda: _reference(SmallCnn),

@@ -14,7 +14,8 @@ import adapters.digits
 import adapters.huggingface
 import adapters.idx
 import adapters.image_folder
-import adapters.npz  # noqa: F401 - each registers its data sets
+import adapters.npz
+import adapters.outlier_sets  # noqa: F401 - each registers its data sets
 from bench.catalogue import CATALOGUE
 from bench.contracts import Samples, datasets
 from bench.data import ROOT
@@ -92,6 +93,14 @@ def image_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
     return {"path": "pets", "size": (5, 4)}
 
 
+def classes_of(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
+    return {"dataset": "digits", "classes": [3, 1], "held_back": 50}
+
+
+def noise(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
+    return {"kind": "blobs", "input_shape": (3, 8, 8), "size": 40}
+
+
 def huggingface(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
     library = pytest.importorskip("datasets", reason="the extra `huggingface` is not installed")
     columns = library.Features({"image": library.Image(), "label": library.ClassLabel(names=["a", "b", "c"])})
@@ -117,6 +126,8 @@ EXAMPLES: dict[str, Callable[[Path, pytest.MonkeyPatch], Arguments]] = {
     "npz": npz,
     "image_folder": image_folder,
     "huggingface": huggingface,
+    "classes_of": classes_of,
+    "noise": noise,
 }
 
 

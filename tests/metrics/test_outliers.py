@@ -66,3 +66,23 @@ def test_a_score_that_is_nan_is_refused() -> None:
 def test_a_missing_side_is_refused() -> None:
     with pytest.raises(ValueError, match="1 inliers and 0 outliers"):
         outliers.fpr95(np.array([0.0]), np.array([]))
+
+
+@given(scores, scores)
+def test_the_detection_error_is_the_least_over_all_thresholds(inliers: np.ndarray, outlying: np.ndarray) -> None:
+    deltas = np.r_[-10.0, inliers, outlying]
+    expected = min(((inliers > delta).mean() + (outlying <= delta).mean()) / 2 for delta in deltas)
+    assert outliers.detection_error(inliers, outlying) == pytest.approx(expected)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=20), st.lists(st.booleans(), min_size=1, max_size=20))
+def test_precision_recall_and_f1_are_scikit_learns(inliers: list[bool], outlying: list[bool]) -> None:
+    truth, flags = joined(np.array(inliers), np.array(outlying))
+    found = outliers.at_threshold(np.array(inliers), np.array(outlying))
+    assert found["recall"] == pytest.approx(metrics.recall_score(truth, flags))
+    assert found["f1"] == pytest.approx(metrics.f1_score(truth, flags, zero_division=0))
+    assert found["flagged"] == pytest.approx(np.mean(inliers))
+    if any(flags):
+        assert found["precision"] == pytest.approx(metrics.precision_score(truth, flags))
+    else:
+        assert found["precision"] is None

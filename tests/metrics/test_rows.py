@@ -5,9 +5,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from bench import names
 from bench.contracts import Figure
 from bench.metrics.rows import KINDS, rows
-from bench.records import Cell, Row, decode, encode
+from bench.records import Cell, Kind, Row, decode, encode, samples_table
 from tests.metrics import cells
 
 
@@ -140,15 +141,46 @@ def test_a_search_that_finds_nothing_is_flagged_rather_than_praised() -> None:
     )
 
 
-def test_a_detector_yields_its_metrics_and_a_missing_side_is_flagged() -> None:
+def test_a_detector_yields_its_metrics() -> None:
     line = row(cells.detector("msp", [0.0, 1.0], [1.0, 2.0]))
     assert {name: metric.value for name, metric in line.metrics.items()} == {
         "auroc/msp": 0.875,
+        "detection_error/msp": 0.25,
         "ap_out/msp": pytest.approx(5 / 6),
         "ap_in/msp": pytest.approx(5 / 6),
         "fpr95/msp": 0.5,
         "fpr95_id_positive/msp": 0.5,
+        "aurc/msp": 0.0,
+        "e_aurc/msp": 0.0,
+        "coverage_at_risk_0.01/msp": 1.0,
+        "coverage_at_risk_0.05/msp": 1.0,
     }
+
+
+def test_a_fitted_detector_yields_what_its_threshold_flags_and_what_its_fit_cost() -> None:
+    cell = cells.detector("knn", [0.0, 1.0, 2.0, 3.0], [2.5, 3.5])
+    flagged = pa.array([score > 2.25 for score in cell.table["score"].to_pylist()])
+    place = cell.table.schema.get_field_index("flagged")
+    table = cell.table.set_column(place, cell.table.schema.field("flagged"), flagged)
+    line = row(dataclasses.replace(cell, table=table, fit_seconds=1.5, state_bytes=80))
+    found = {name.removesuffix("/knn"): metric.value for name, metric in line.metrics.items()}
+    assert set(found) == {*names.DETECTION, *names.FITTED}
+    assert [found[name] for name in names.FITTED] == [pytest.approx(2 / 3), 1.0, 0.8, 0.25, 1.5, 80.0]
+
+
+def test_records_with_scores_yield_calibration_and_selection_under_the_names_that_suites_may_ask_for() -> None:
+    logits = np.random.default_rng(0).normal(0, 9, size=(300, 3))  # far too sure
+    labels = logits.argmax(axis=1)
+    labels[::7] = (labels[::7] + 1) % 3
+    columns = {"sample": range(300), "label": labels, "prediction": logits.argmax(axis=1), "logits": list(logits)}
+    line = row(Cell("cnn", "digits", "clean", Kind.CLEAN, samples_table(columns)))
+    assert set(line.metrics) == {names.CLEAN_ACCURACY, *names.CONFIDENCE}
+    assert all(metric.value is not None for metric in line.metrics.values())
+    assert line.metrics["ece"].low <= line.metrics["ece"].value * 1.5
+    assert line.metrics["nll_scaled"].value < line.metrics["nll"].value
+
+
+def test_a_detector_without_outliers_is_flagged() -> None:
     assert row(cells.detector("msp", [0.0], [])).flags == (
         "auroc/msp: undefined: 1 inliers and 0 outliers have scores; both are needed",
     )
