@@ -1,6 +1,8 @@
 """What comes out of a run: the rows of its leaderboard, the export of its records, and what is told to MLflow."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +10,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from bench import names
+from bench.metrics.evidence import Evidence, evidence
 from bench.metrics.rows import rows as rows_of_cells
+from bench.metrics.separation import Separation, separation
 from bench.plan import PluginRef
 from bench.publication import DatasetFact, Evaluation, ModelFact, Publication
 from bench.records import SAMPLES, Cell, Kind, Row
@@ -31,9 +35,37 @@ EXPORT = pa.schema(
 )
 
 
+@dataclass(frozen=True)
+class Analysis:
+    """The rows of a run, and by data set which models the figure that ranks tells apart."""
+
+    rows: list[Row]
+    separations: dict[str, Separation]
+
+
 def rows(run: Run, only: str | None = None) -> list[Row]:
     """A row per model and data set, in the order of the suite."""
     return rows_of_cells(run.cells(only))
+
+
+def analysis(run: Run, only: str | None = None) -> Analysis:
+    """The rows, and every pair of models tested on the same samples. One row's records are in memory at a time."""
+    metric = leaderboard(run).rank_by or names.CLEAN_ACCURACY
+    made: list[Row] = []
+    behind: dict[str, dict[str, Evidence]] = {}  # by data set and model
+    for (model, dataset), group in groupby(run.cells(only), key=lambda cell: (cell.model, cell.dataset)):
+        cells = list(group)
+        made += rows_of_cells(cells)
+        if (found := evidence(cells).get(metric)) is not None:
+            behind.setdefault(dataset, {})[model] = found
+    datasets = dict.fromkeys(row.dataset for row in made)
+    return Analysis(
+        made,
+        {
+            dataset: separation(metric, [row for row in made if row.dataset == dataset], behind.get(dataset, {}))
+            for dataset in datasets
+        },
+    )
 
 
 def leaderboard(run: Run) -> Leaderboard:
