@@ -13,7 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code (the table is in bench.errors)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    from bench import cli, cli_upkeep  # noqa: F401 - importing registers the verbs
+    from bench import cli, cli_compare, cli_upkeep  # noqa: F401 - importing registers the verbs
 
     try:
         code = cli.app([word for word in words if word != "--debug"], prog_name="gauntlet", standalone_mode=False)

@@ -122,20 +122,21 @@ def plain(text: str) -> str:
 
 def markdown(rows: Iterable[Row], view: View) -> str:
     """Tables of GitHub's Markdown, one per data set; names cannot break out of their cells."""
-    parts = [f"# {_quoted(view.title or view.suite)}"]
+    parts = [f"# {quoted(view.title or view.suite)}"]
     for section in sections(rows, view):
         heads = ["#", "model", *(formats.title(name) for name in section.columns)]
-        lines = [f"| {' | '.join(map(_quoted, heads))} |", f"|{'---|' * 2}{'---:|' * len(section.columns)}"]
+        lines = [f"| {' | '.join(map(quoted, heads))} |", f"|{'---|' * 2}{'---:|' * len(section.columns)}"]
         for line in section.lines:
             figures = [formats.figure(name, line.row.metrics.get(name)) for name in section.columns]
-            lines.append(f"| {' | '.join([_rank(line), _quoted(line.row.model), *figures])} |")
-        remarks = [f"- {_quoted(remark)}" for remark in _remarks(section)]
-        parts += [f"## {_quoted(section.dataset)}", f"{_quoted(section.order)}; 95 % intervals in brackets"]
+            lines.append(f"| {' | '.join([_rank(line), quoted(line.row.model), *figures])} |")
+        remarks = [f"- {quoted(remark)}" for remark in _remarks(section)]
+        parts += [f"## {quoted(section.dataset)}", f"{quoted(section.order)}; 95 % intervals in brackets"]
         parts += ["\n".join(lines), *(["\n".join(remarks)] if remarks else [])]
     return "\n\n".join(parts) + "\n"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """The text as a cell of GitHub's Markdown: it neither ends the cell nor styles anything."""
     return re.sub(r"([\\`*_{}\[\]<>#|&~])", r"\\\1", plain(text)) if len(text) > 1 else text
 
 
