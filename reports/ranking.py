@@ -22,12 +22,21 @@ TESTS = {
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What a model is. realisation: how its speed is real, where its adapter says so."""
+
+    family: str = ""
+    realisation: str = ""
+
+
+@dataclass(frozen=True)
 class View:
     """How a leaderboard is shown.
 
     columns: names of metrics; empty for the usual ones. rank_by: a metric; None for the clean accuracy. direction: None
     for the best first, which is the highest accuracy and the lowest cost. separations: by data set, which models the
-    figure that ranks tells apart; without them equal values alone share a rank.
+    figure that ranks tells apart; without them equal values alone share a rank. facts: what the page filters by, by
+    model. cards: where the page of a (model, data set) lies, relative to the leaderboard.
     """
 
     suite: str
@@ -38,6 +47,8 @@ class View:
     title: str = ""
     note: str = ""
     separations: Mapping[str, Separation] = field(default_factory=dict)
+    facts: Mapping[str, Facts] = field(default_factory=dict)
+    cards: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,6 +151,13 @@ def _place(name: str) -> int:
 
 def _is_worst(name: str) -> bool:
     return name.startswith("robust_accuracy/") and f"/{names.WORST}/" in name
+
+
+def comparable(rows: Sequence[Row], name: str) -> list[Row]:
+    """The rows whose figure may be compared: it is there, it is real, and, for a timing, of one machine."""
+    machines = Counter(row.hardware for row in rows if name in row.metrics)
+    machine = machines.most_common(1)[0][0] if machines else None
+    return [row for row in rows if not _why_unranked(row, name, machine)]
 
 
 def _ranked(rows: Sequence[Row], rank_by: str, descending: bool, apart: Separation | None) -> list[Line]:

@@ -31,7 +31,7 @@ def print_table(rows: Iterable[Row], view: View, console: Console) -> None:
         heading = f"{section.dataset} · {section.order} · 95 % intervals"
         console.print(Text(f"\n{plain(heading)}", style="dim"))
         console.print(_fitting(section, console))
-        for remark in _remarks(section):
+        for remark in remarks(section):
             console.print(Padding(Text(f"! {plain(remark)}", style="yellow"), (0, 0, 0, 1)))
 
 
@@ -94,7 +94,7 @@ def _cell(name: str, line: Line, between: str) -> Text:
     return text.append(f"{between}{interval}", style="dim") if interval else text
 
 
-def _remarks(section: Section) -> Iterator[str]:
+def remarks(section: Section) -> Iterator[str]:
     """What must be said beside the figures: of rows without a rank, flags and failures."""
     for line in section.lines:
         model = line.row.model
@@ -129,9 +129,9 @@ def markdown(rows: Iterable[Row], view: View) -> str:
         for line in section.lines:
             figures = [formats.figure(name, line.row.metrics.get(name)) for name in section.columns]
             lines.append(f"| {' | '.join([_rank(line), quoted(line.row.model), *figures])} |")
-        remarks = [f"- {quoted(remark)}" for remark in _remarks(section)]
+        said = [f"- {quoted(remark)}" for remark in remarks(section)]
         parts += [f"## {quoted(section.dataset)}", f"{quoted(section.order)}; 95 % intervals in brackets"]
-        parts += ["\n".join(lines), *(["\n".join(remarks)] if remarks else [])]
+        parts += ["\n".join(lines), *(["\n".join(said)] if said else [])]
     return "\n\n".join(parts) + "\n"
 
 
