@@ -26,7 +26,7 @@ const boards = [...document.querySelectorAll("main > section[data-dataset]")].ma
   });
   const picker = section.querySelector(".sort select");
   picker.add(new Option("rank", 0));
-  headings.forEach((heading, index) => picker.add(new Option(heading.dataset.title, index + 2)));
+  headings.forEach((heading, index) => picker.add(new Option(heading.dataset.name, index + 2)));
   picker.addEventListener("change", () => {
     const column = Number(picker.value);
     table.order([column, column ? firsts[column - 2][0] : "asc"]).draw();
@@ -51,10 +51,14 @@ function filter() {
     });
     table.search(words).draw();
   }
-  const count = boards.reduce((sum, { section, table }) => sum + (section.hidden ? 0 : table.rows({ search: "applied" }).count()), 0);
-  filters.querySelector("output").textContent = `${count} row${count === 1 ? "" : "s"}`;
+  count();
 }
-filters.addEventListener("input", filter);
+function count() {
+  const rows = boards.reduce((sum, { section, table }) => sum + (section.hidden ? 0 : table.rows({ search: "applied" }).count()), 0);
+  filters.querySelector("output").textContent = `${rows} row${rows === 1 ? "" : "s"}`;
+}
+filters.addEventListener("change", filter);
+filters.querySelector("[name=search]").addEventListener("input", filter);
 filters.addEventListener("reset", () => setTimeout(filter));
 filters.hidden = false;
 
@@ -62,6 +66,7 @@ filters.hidden = false;
 const DASHES = [[], [6, 3], [2, 2], [8, 3, 2, 3], [], [6, 3], [2, 2]];
 const POINTS = ["circle", "rect", "triangle", "rectRot", "crossRot", "star", "rectRounded"];
 const percent = (value) => `${(100 * value).toFixed(0)} %`;
+const figure = ({ share, title }, value) => `${title} ${share ? `${(100 * value).toFixed(1)} %` : Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 }).format(value)}`;
 const axis = (title, palette, more = {}) => ({
   title: { display: true, text: title, color: palette.ink }, ticks: { color: palette.soft, maxTicksLimit: 8 }, grid: { color: palette.line }, ...more,
 });
@@ -82,7 +87,7 @@ function robustness(board, palette) {
     options: {
       scales: { x: axis(`ε (${data.norms[norm] ?? norm})`, palette, { type: "linear", min: 0 }), y: axis("robust accuracy", palette, { min: 0, max: 1, ticks: { color: palette.soft, callback: percent } }) },
       plugins: {
-        legend: { labels: { color: palette.ink, usePointStyle: true, filter: (item) => item.text !== "" }, onClick: (_, item, legend) => [0, 1, 2].forEach((k) => legend.chart.setDatasetVisibility(item.datasetIndex + k, !legend.chart.isDatasetVisible(item.datasetIndex + k))) || legend.chart.update() },
+        legend: { labels: { color: palette.ink, usePointStyle: true, boxHeight: 8, filter: (item) => item.text !== "" }, onClick: (_, item, legend) => [0, 1, 2].forEach((k) => legend.chart.setDatasetVisibility(item.datasetIndex + k, !legend.chart.isDatasetVisible(item.datasetIndex + k))) || legend.chart.update() },
         tooltip: { filter: (item) => item.dataset.label !== "", callbacks: { title: (items) => items[0] && `ε = ${items[0].raw.x}`, label: ({ dataset, raw }) => `${dataset.label}: ${(100 * raw.y).toFixed(1)} % (${(100 * raw.low).toFixed(1)}–${(100 * raw.high).toFixed(1)})` } },
       },
     },
@@ -115,7 +120,7 @@ function pareto(board, palette) {
     options: {
       clip: false, layout: { padding: 8 },
       scales: { x: axis(x.title, palette, { type: small ? "logarithmic" : "linear", ticks: ticks(x) }), y: axis(y.title, palette, { ticks: ticks(y) }) },
-      plugins: { legend: { labels: { color: palette.ink, usePointStyle: true } }, tooltip: { callbacks: { label: ({ raw }) => `${raw.model}: ${board.shown[raw.model][x.name]}, ${board.shown[raw.model][y.name]}` } } },
+      plugins: { legend: { labels: { color: palette.ink, usePointStyle: true, boxHeight: 8 } }, tooltip: { callbacks: { label: ({ raw }) => `${raw.model}: ${figure(x, raw.x)}, ${figure(y, raw.y)}` } } },
     },
   };
 }
@@ -135,12 +140,14 @@ for (const board of boards) {
   const pictures = board.section.querySelector(".pictures");
   if (!pictures) continue;
   pictures.hidden = false;
-  pictures.addEventListener("input", () => draw());
+  pictures.addEventListener("change", () => draw());
   board.table.on("draw", () => requestAnimationFrame(() => draw()));
 }
 dark.addEventListener("change", () => draw());
-filter();
+count();
+draw();
 document.documentElement.dataset.ready = "true";
+requestAnimationFrame(() => requestAnimationFrame(() => performance.mark("ready"))); // it is painted
 addEventListener("beforeprint", () => {
   document.querySelectorAll("details.all").forEach((part) => (part.open = true));
   draw(true);

@@ -12,6 +12,7 @@ from reports.html import fill, policy, read
 from reports.ranking import UNRANKED, Facts, Line, Section, View, comparable, sections
 from reports.series import OKABE_ITO, robustness
 
+MOST_BARS = 2000  # in a table: more slow the opening, and are too many to look at
 SCRIPTS = ("vendor/datatables.js", "vendor/chart.js", "page.js")
 
 
@@ -35,7 +36,8 @@ def page(rows: Iterable[Row], view: View) -> str:
         formats=formats,
         groups=_groups,
         every_metric=_every_metric,
-        best=best_of,
+        best=_bests,
+        most_bars=MOST_BARS,
         bar=_bar,
         norm=_norm,
         order=_order,
@@ -56,9 +58,11 @@ class _Filter:
 
 @dataclass(frozen=True)
 class _Choices:
-    """What the pictures of a section can show: (value, text) each; x and y are the axes at first."""
+    """What the pictures of a section can show: (value, text) each; what is shown at first is the attack
+    `first` and the axes x and y."""
 
     attacks: list[tuple[str, str]]
+    first: str
     axes: list[tuple[int, str]]
     x: int
     y: int
@@ -95,6 +99,11 @@ def _norm(name: str) -> str:
     return parts[1] if len(parts) > 1 and parts[1] in formats.NORMS else ""
 
 
+def _short(value: float | None) -> float | None:
+    """To six digits: more than a picture shows."""
+    return None if value is None else float(f"{value:.6g}")
+
+
 def _number(line: Line, name: str) -> float | None:
     metric = line.row.metrics.get(name)
     return None if metric is None else metric.value
@@ -110,13 +119,18 @@ def _pictures(section: Section) -> _Choices | None:
     """None where there is nothing to draw."""
     kinds = dict.fromkeys(key for line in section.lines for key in robustness(line.row))
     attacks = [(f"{norm}/{attack}", f"{attack} {formats.NORMS.get(norm, norm)}") for norm, attack in kinds]
-    axes = [(index, formats.title(name)) for index, name in enumerate(section.columns)]
+    rows = [line.row for line in section.lines]
+    axes = [(i, formats.title(name)) for i, name in enumerate(section.columns) if len(comparable(rows, name)) > 1]
     if not attacks and len(axes) < 2:
         return None
-    costs = [index for index, name in enumerate(section.columns) if formats.heading(name)[0] == "Cost"]
-    y = section.columns.index(section.rank_by) if section.rank_by in section.columns else 0
-    x = costs[-1] if costs else 0
-    return _Choices(attacks, axes, x, y if y != x else (x + 1) % len(axes))
+    ranked = section.rank_by.split("/")
+    first = "/".join(ranked[1:3]) if len(ranked) == 4 else ""
+    costs = [index for index, _ in axes if formats.heading(section.columns[index])[0] == "Cost"]
+    others = [index for index, _ in axes if index not in costs]
+    by = section.columns.index(section.rank_by) if section.rank_by in section.columns else -1
+    y = by if by in others else next(iter(others), -1)
+    x = costs[-1] if costs else next((index for index, _ in axes if index != y), -1)
+    return _Choices(attacks, first, axes, x, y)
 
 
 def _data(section: Section) -> dict[str, Any]:
@@ -134,16 +148,14 @@ def _data(section: Section) -> dict[str, Any]:
             for name in section.columns
         ],
         "values": {
-            name: {row.model: row.metrics[name].value for row in comparable([line.row for line in lines], name)}
+            name: {row.model: _short(row.metrics[name].value) for row in comparable([line.row for line in lines], name)}
             for name in section.columns
-        },
-        "shown": {
-            line.row.model: {name: formats.figure(name, line.row.metrics.get(name)) for name in section.columns}
-            for line in lines
         },
         "series": {
             line.row.model: {
-                "/".join(key): [[epsilon, one.value, one.low, one.high] for epsilon, one in points.items()]
+                "/".join(key): [
+                    [epsilon, *map(_short, (one.value, one.low, one.high))] for epsilon, one in points.items()
+                ]
                 for key, points in robustness(line.row).items()
             }
             for line in lines
@@ -158,6 +170,10 @@ def _groups(section: Section) -> list[tuple[str, int]]:
 
 def _every_metric(section: Section) -> list[str]:
     return list(dict.fromkeys(name for line in section.lines for name in line.row.metrics))
+
+
+def _bests(section: Section) -> dict[str, float | None]:
+    return {name: best_of(section, name) for name in section.columns}
 
 
 def best_of(section: Section, name: str) -> float | None:
@@ -181,7 +197,7 @@ def _bar(name: str, metric: Metric) -> dict[str, Any] | None:
     low = metric.value if metric.low is None else metric.low
     high = metric.value if metric.high is None else metric.high
     return {
-        "value": round(100 * metric.value, 2),
-        "low": round(100 * low, 2),
-        "width": round(100 * (high - low), 2),
+        "value": round(100 * metric.value, 1),
+        "low": round(100 * low, 1),
+        "width": round(100 * (high - low), 1),
     }

@@ -112,7 +112,7 @@ def _figure(panels: int) -> tuple["Figure", Sequence["Axes"]]:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    across = min(panels, 3)
+    across = 2 if panels == 4 else min(panels, 3)
     down = -(-panels // across)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(3.7 * across + 0.4, 2.9 * down), layout="constrained")

@@ -85,6 +85,19 @@ class Line:
     def flags(self) -> list[Flag]:
         return [Flag.parse(text) for text in self.row.flags]
 
+    @property
+    def why(self) -> dict[tuple[str, str], list[str]]:
+        """The subjects of flags by what is said of them: (kind, detail)."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for flag in self.flags:
+            found.setdefault((flag.kind, flag.detail), []).append(flag.subject)
+        return found
+
+    @property
+    def notes(self) -> int:
+        """How many things must be said of the row."""
+        return len(self.why) + len(self.row.failures) or 1
+
 
 @dataclass(frozen=True)
 class Section:

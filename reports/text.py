@@ -100,11 +100,8 @@ def remarks(section: Section) -> Iterator[str]:
         model = line.row.model
         if line.reason:
             yield f"{model} is not ranked: {line.reason}"
-        subjects: dict[str, list[str]] = {}
-        for flag in line.flags:
-            subjects.setdefault(f"{flag.kind}: {flag.detail}", []).append(flag.subject)
-        for what, concerned in subjects.items():
-            yield f"{model}: {', '.join(concerned)}: {what}"
+        for (kind, detail), concerned in line.why.items():
+            yield f"{model}: {', '.join(concerned)}: {kind}: {detail}"
         failed: Counter[tuple[str, str]] = Counter()
         for failure in line.row.failures:
             failed[failure.evaluation, f"({failure.reason}): {failure.message}"] += failure.stop - failure.start
