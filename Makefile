@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test test-all check lock clean help
+.PHONY: run test test-all check browser lock clean help
 
 run: $(READY)  ## the main job: suites/quickstart.yaml, end to end
 	$(BIN)/gauntlet run suites/quickstart.yaml
@@ -30,6 +30,9 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
+
+browser:  ## the browser that tests/browser drives (Debian's chromium); without it those tests are skipped
+	.ci/browser
 
 lock:  ## resolve the dependencies anew, in an environment of its own
 	$(PYTHON) -m venv .lock-venv

@@ -31,6 +31,7 @@ class Format(StrEnum):
     JSON = "json"
     CSV = "csv"
     MD = "md"
+    TEX = "tex"
 
 
 SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE", help="the suite, a YAML file", show_default=False)]
@@ -84,7 +85,7 @@ def run(
     with display(sys.stderr) as shown:
         done = engine(opened.suite, opened.text, opened.sources, options, shown)
         delivered = verbs.deliver(done, tracking_uri, shown, only)
-    verbs.show(done, delivered.rows, form)
+    verbs.show(delivered.rows, delivered.view, form)
     _say(delivered.story)
     if done.status["state"] != "complete":
         raise typer.Exit(1)
@@ -133,15 +134,21 @@ def leaderboard(
     form: Form = Format.TABLE,
     only: Only = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="write the page there as well")] = None,
+    reports: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="write the page, model cards and pictures there as well")
+    ] = None,
 ) -> None:
     """Print the leaderboard of a run again, from its records alone."""
     from bench import results, runs, verbs
 
     found = runs.find(run, output)
-    rows = results.rows(found, only)
+    made = results.analysis(found, only)
+    shown = verbs.view(found, made)
     if html is not None:
-        verbs.write_page(found, rows, html)
-    verbs.show(found, rows, form)
+        verbs.write_page(html, made.rows, shown)
+    if reports is not None:
+        _say([f"reports: {verbs.write_reports(found, made, reports)}"])
+    verbs.show(made.rows, shown, form)
 
 
 @app.command()
@@ -164,7 +171,7 @@ def publish(run: RunName = str(OUTPUT), output: Output = OUTPUT, tracking_uri: U
     from bench import results, runs, verbs
 
     found = runs.find(run, output)
-    _say(verbs.publish(found, results.rows(found), tracking_uri))
+    _say(verbs.publish(found, results.analysis(found), tracking_uri))
 
 
 @app.command("list")

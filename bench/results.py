@@ -1,6 +1,8 @@
 """What comes out of a run: the rows of its leaderboard, the export of its records, and what is told to MLflow."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +10,10 @@ import pyarrow.parquet as pq
 import yaml
 
 from bench import names
+from bench.metrics.curves import Curves, curves
+from bench.metrics.evidence import Evidence, evidence
 from bench.metrics.rows import rows as rows_of_cells
+from bench.metrics.separation import Separation, separation
 from bench.plan import PluginRef
 from bench.publication import DatasetFact, Evaluation, ModelFact, Publication
 from bench.records import SAMPLES, Cell, Row
@@ -33,9 +38,41 @@ EXPORT = pa.schema(
 )
 
 
+@dataclass(frozen=True)
+class Analysis:
+    """The rows of a run; by data set what the figure that ranks tells apart; by model and data set the curves."""
+
+    rows: list[Row]
+    separations: dict[str, Separation]
+    curves: dict[tuple[str, str], Curves]
+
+
 def rows(run: Run, only: str | None = None) -> list[Row]:
     """A row per model and data set, in the order of the suite."""
     return rows_of_cells(run.cells(only))
+
+
+def analysis(run: Run, only: str | None = None) -> Analysis:
+    """The rows, and every pair of models tested on the same samples. One row's records are in memory at a time."""
+    metric = leaderboard(run).rank_by or names.CLEAN_ACCURACY
+    made: list[Row] = []
+    drawn: dict[tuple[str, str], Curves] = {}
+    behind: dict[str, dict[str, Evidence]] = {}  # by data set and model
+    for (model, dataset), group in groupby(run.cells(only), key=lambda cell: (cell.model, cell.dataset)):
+        cells = list(group)
+        made += rows_of_cells(cells)
+        drawn[model, dataset] = curves(cells)
+        if (found := evidence(cells).get(metric)) is not None:
+            behind.setdefault(dataset, {})[model] = found
+    datasets = dict.fromkeys(row.dataset for row in made)
+    return Analysis(
+        made,
+        {
+            dataset: separation(metric, [row for row in made if row.dataset == dataset], behind.get(dataset, {}))
+            for dataset in datasets
+        },
+        drawn,
+    )
 
 
 def leaderboard(run: Run) -> Leaderboard:
@@ -59,17 +96,26 @@ def export(run: Run, path: Path, only: str | None = None) -> int:
     return count
 
 
-def publication(run: Run, found: Sequence[Row], owner: str, note: str, html: Path | None) -> Publication:
-    """Everything that MLflow is told about a run. Writes the records of each row beside the reports."""
+def publication(
+    run: Run,
+    found: Sequence[Row],
+    owner: str,
+    note: str,
+    reports: Mapping[str, Path | str],
+    row_reports: Mapping[tuple[str, str], Mapping[str, Path | str]],
+) -> Publication:
+    """Everything that MLflow is told about a run. Writes the records of each row beside the reports.
+
+    reports: files that go with every row; row_reports: those of one (model, data set).
+    """
     resolved, manifest = run.resolved, run.manifest
     files: dict[str, Path | str] = {
         "suite.yaml": run.read("suite.yaml"),
         "resolved.yaml": run.read("resolved.yaml"),
         "resolved.json": run.read("resolved.json"),
         "manifest.json": run.read("manifest.json"),
+        **reports,
     }
-    if html is not None:
-        files["leaderboard.html"] = html
     models = {ref.label: ModelFact(ref.plugin, ref.weights, ref.args) for ref in resolved.models}
     facts = {ref.label: DatasetFact(ref.plugin, ref.digest, ref.size, ref.classes) for ref in resolved.datasets}
     hardware = manifest["hardware"]
@@ -98,7 +144,11 @@ def publication(run: Run, found: Sequence[Row], owner: str, note: str, html: Pat
             for row in found
         },
         files=files,
-        row_files={(row.model, row.dataset): _records(run, row) for row in found},
+        row_files={
+            key: {**_records(run, row), **row_reports.get(key, {})}
+            for row in found
+            for key in [(row.model, row.dataset)]
+        },
         note=note,
     )
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
-from bench import conformance, models, plugins, results, runs, suite_words, tracking
+from bench import conformance, models, plugins, provenance, results, runs, suite_words, tracking
 from bench import run as engine
 from bench.contracts import REGISTRIES, Adapter, adapters
 from bench.data import data_root
@@ -20,13 +20,17 @@ from bench.errors import Mistake, OperatorError, PluginError, SuiteError, Tracki
 from bench.plan import planned
 from bench.progress import Display
 from bench.records import Row
+from bench.results import Analysis
 from bench.runs import Run
 from bench.suite import Suite, load
 from bench.timings import Timings
 from bench.worker import TrainTask
-from reports.leaderboard import View, print_table, render
+from reports.book import write_book
+from reports.card import Card
+from reports.leaderboard import Facts, View, print_table, render
 
 SUITES = plugins.ROOT / "suites"
+RowFiles = dict[tuple[str, str], dict[str, Path | str]]
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,10 @@ class Opened:
 
 @dataclass(frozen=True)
 class Delivered:
-    """What a run ended with: its rows, and what the user is told about where things are."""
+    """What a run ended with: its rows and how to show them, and what the user is told about where things are."""
 
     rows: list[Row]
+    view: View
     story: list[str]
 
 
@@ -74,11 +79,10 @@ def open_suite(path: Path, overrides: Sequence[str]) -> Opened:
 def deliver(run: Run, uri: str | None, display: Display, only: str | None) -> Delivered:
     """Write the reports of a run and log it to MLflow. What could not be logged is said, and can be logged later."""
     display.note(f"{run.submission}: writing the leaderboard")
-    rows = results.rows(run, only)
-    page = run.reports / "leaderboard.html"
-    story = [f"leaderboard: {write_page(run, rows, page)}"]
+    found = results.analysis(run, only)
+    story = [f"leaderboard: {write_reports(run, found, run.reports)}"]
     try:
-        story += publish(run, results.rows(run) if only else rows, uri)
+        story += publish(run, results.analysis(run) if only else found, uri)
     except TrackingError as problem:
         story += [f"not logged to MLflow: {problem}", f"later: gauntlet publish {run.submission} --output {run.output}"]
     failures = run.failures
@@ -86,40 +90,79 @@ def deliver(run: Run, uri: str | None, display: Display, only: str | None) -> De
         story.append(
             f"{len(failures)} tasks failed: {run.folder / 'failures.jsonl'}; the same command tries them again"
         )
-    return Delivered(rows, story)
+    return Delivered(found.rows, view(run, found), story)
 
 
-def publish(run: Run, rows: Sequence[Row], uri: str | None) -> list[str]:
+def publish(run: Run, found: Analysis, uri: str | None) -> list[str]:
     """Log a run to MLflow. Returns what the user is told. Raises TrackingError."""
     where = uri or tracking.default_uri(run.output)
-    page = run.reports / "leaderboard.html"
-    if not page.exists():
-        write_page(run, rows, page)
-    note = render(rows, view(run), "md")
-    done = tracking.publish(results.publication(run, rows, getpass.getuser(), note, page), where)
+    write_reports(run, found, run.reports)
+    shown = view(run, found)
+    note = render(found.rows, shown, "md")
+    files = artifacts(run, found, shown)
+    done = tracking.publish(results.publication(run, found.rows, getpass.getuser(), note, *files), where)
     what = f"{done.created} runs logged" if done.created else "logged already"
     return [f"MLflow: {what} to experiment '{run.resolved.suite}'", f"browse: {tracking.ui_command(where)}"]
 
 
-def view(run: Run) -> View:
-    """How the suite of a run wants its leaderboard."""
+def view(run: Run, found: Analysis) -> View:
+    """How the suite of a run wants its leaderboard, and what the page filters by."""
     wanted = results.leaderboard(run)
-    return View(run.resolved.suite, run.submission, wanted.columns, wanted.rank_by, wanted.direction)
+    facts = {name: Facts(**what) for name, what in provenance.families(run).items()}
+    return View(
+        run.resolved.suite,
+        run.submission,
+        wanted.columns,
+        wanted.rank_by,
+        wanted.direction,
+        separations=found.separations,
+        facts=facts,
+    )
 
 
-def write_page(run: Run, rows: Sequence[Row], path: Path) -> Path:
-    """Write the HTML leaderboard; returns its path."""
+def write_reports(run: Run, found: Analysis, folder: Path) -> Path:
+    """Write the page, the cards and the pictures; returns the page's path."""
+    return write_book(folder, cards(run, found), view(run, found))
+
+
+def cards(run: Run, found: Analysis) -> list[Card]:
+    """A card for each row."""
+    return [
+        Card(
+            row,
+            provenance.rerun(run, row.model, row.dataset),
+            provenance.facts(run, row),
+            found.curves[row.model, row.dataset],
+        )
+        for row in found.rows
+    ]
+
+
+def artifacts(run: Run, found: Analysis, shown: View) -> tuple[dict[str, Path | str], RowFiles]:
+    """What MLflow shows of the reports: the page and the pictures with every row (the page without links, which lead
+    nowhere there), and beside them the row's own card."""
+    pictures = sorted((run.reports / "pictures").glob("*.svg"))
+    everywhere = {"leaderboard.html": render(found.rows, shown, "html")}
+    own = {(row.model, row.dataset): run.reports / Card(row, "").path for row in found.rows}
+    return (
+        {**everywhere, **{f"pictures/{path.name}": path for path in pictures}},
+        {key: {"card.html": path} for key, path in own.items()},
+    )
+
+
+def write_page(path: Path, rows: Sequence[Row], shown: View) -> Path:
+    """Write the HTML leaderboard alone; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(rows, view(run), "html"), encoding="utf-8")
+    path.write_text(render(rows, shown, "html"), encoding="utf-8")
     return path
 
 
-def show(run: Run, rows: Sequence[Row], form: str) -> None:
+def show(rows: Sequence[Row], shown: View, form: str) -> None:
     """Print the leaderboard on stdout."""
     if form == "table" and sys.stdout.isatty():
-        print_table(rows, view(run), Console())
+        print_table(rows, shown, Console())
     else:
-        print(render(rows, view(run), form), end="")
+        print(render(rows, shown, form), end="")
 
 
 def describe_plan(suite: Suite, output: Path, only: str | None) -> str:

@@ -123,6 +123,13 @@ def interval(name: str, metric: Metric) -> str:
     return f"{low}–{high}"
 
 
+def change(name: str, value: float) -> str:
+    """A difference with its sign: `+1.2 pt` for shares, `−0.031`, `+1.53 ms`."""
+    sign = "+" if value > 0 else "−" if value < 0 else "±"
+    size = abs(value)
+    return f"{sign}{100 * size:.1f} pt" if is_share(name) else f"{sign}{number(name, size)}"
+
+
 def figure(name: str, metric: Metric | None) -> str:
     """Value and interval in one line: `93.1 % (89.9–95.2)`."""
     if metric is None:

@@ -7,11 +7,12 @@ from rich.console import Console
 
 from bench.errors import Mistake, SuiteError, did_you_mean
 from bench.records import Row
+from reports.latex import latex
 from reports.page import page
-from reports.ranking import View
+from reports.ranking import Facts, View
 from reports.text import comma_separated, document, markdown, print_table
 
-__all__ = ["FORMATS", "View", "print_table", "render"]
+__all__ = ["FORMATS", "Facts", "View", "print_table", "render"]
 
 
 def _table(rows: Iterable[Row], view: View, width: int) -> str:
@@ -25,6 +26,7 @@ _RENDERERS: Mapping[str, Callable[[Iterable[Row], View], str]] = {
     "json": document,
     "csv": comma_separated,
     "md": markdown,
+    "tex": latex,
     "html": page,
 }
 

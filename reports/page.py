@@ -1,54 +1,167 @@
 """The leaderboard as one HTML file that needs nothing else: no network, no other file, and no script to be read."""
 
-import base64
-import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench.metrics.rows import KINDS
 from bench.records import Metric, Row
 from reports import formats
 from reports.detectors import boards
-from reports.ranking import UNRANKED, Section, View
+from reports.html import fill, policy, read
+from reports.ranking import UNRANKED, Facts, Line, Section, View, comparable
+from reports.series import OKABE_ITO, robustness
 
-HERE = Path(__file__).parent
+MOST_BARS = 2000  # in a table: more slow the opening, and are too many to look at
+SCRIPTS = ("vendor/datatables.js", "vendor/chart.js", "page.js")
 
 
 def page(rows: Iterable[Row], view: View) -> str:
-    """A complete HTML document. Its security policy allows the style and the script inside, and nothing else."""
+    """A complete HTML document. Its security policy allows the style and the scripts inside, and nothing else."""
     made = boards(rows, view)
-    templates = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    style, script = ((HERE / f"page.{ending}").read_text(encoding="utf-8") for ending in ("css", "js"))
+    style, scripts = read("page.css"), [read(name) for name in SCRIPTS]
     flags = [flag for section in made for line in section.lines for flag in line.flags]
-    return templates.get_template("page.html").render(
+
+    def facts(row: Row) -> Facts:
+        return _facts(row, view.facts)
+
+    return fill(
+        "page.html",
         view=view,
         sections=made,
         style=style,
-        script=script,
-        policy=f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
-        "base-uri 'none'; form-action 'none'",
+        scripts=scripts,
+        policy=policy(style, scripts),
         kinds={flag.kind: KINDS[flag.kind] for flag in flags if flag.kind in KINDS},
         formats=formats,
         groups=_groups,
         every_metric=_every_metric,
-        best=_best,
+        best=_bests,
+        most_bars=MOST_BARS,
         bar=_bar,
+        norm=_norm,
+        order=_order,
+        facts=facts,
+        filters=_filters(made, facts),
+        pictures=_pictures,
+        limit=len(OKABE_ITO),
+        data={"colours": OKABE_ITO, "norms": formats.NORMS, "sections": [_data(section) for section in made]},
     )
 
 
-def _digest(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+@dataclass(frozen=True)
+class _Filter:
+    name: str
+    title: str
+    options: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """What the pictures of a section can show: (value, text) each; what is shown at first is the attack
+    `first` and the axes x and y."""
+
+    attacks: list[tuple[str, str]]
+    first: str
+    axes: list[tuple[int, str]]
+    x: int
+    y: int
+
+
+def _facts(row: Row, known: Mapping[str, Facts]) -> Facts:
+    """What is known of the model; a flag that its speed is simulated says so where its adapter does not."""
+    found = known.get(row.model, Facts())
+    simulated = any(": simulated" in flag for flag in row.flags)
+    return Facts(found.family, found.realisation or ("simulated" if simulated else "not stated"))
+
+
+def _filters(made: list[Section], facts: Any) -> list[_Filter]:
+    """The choices that tell rows or columns apart; none where there is but one."""
+    rows = [line.row for section in made for line in section.lines]
+    norms = dict.fromkeys(filter(None, (_norm(name) for section in made for name in section.columns)))
+    every = [
+        _Filter("dataset", "Data set", [(section.dataset, section.dataset) for section in made]),
+        _Filter("norm", "Threat model", [(norm, formats.NORMS.get(norm, norm)) for norm in norms]),
+        _Filter("family", "Family", _options(facts(row).family for row in rows)),
+        _Filter("realisation", "Speed", _options(facts(row).realisation for row in rows)),
+        _Filter("hardware", "Timed on", _options(row.hardware or "" for row in rows)),
+    ]
+    return [one for one in every if len(one.options) > 1]
+
+
+def _options(values: Iterable[str]) -> list[tuple[str, str]]:
+    return [(value, value.replace("_", " ") or "not stated") for value in sorted(set(values))]
+
+
+def _norm(name: str) -> str:
+    """The threat model that a figure belongs to; empty where it belongs to none."""
+    parts = name.split("/")
+    return parts[1] if len(parts) > 1 and parts[1] in formats.NORMS else ""
+
+
+def _short(value: float | None) -> float | None:
+    """To six digits: more than a picture shows."""
+    return None if value is None else float(f"{value:.6g}")
+
+
+def _number(line: Line, name: str) -> float | None:
+    metric = line.row.metrics.get(name)
+    return None if metric is None else metric.value
+
+
+def _order(line: Line, name: str) -> float | str:
+    """What the cell is sorted by; empty where it has no value."""
+    value = _number(line, name)
+    return "" if value is None else value
+
+
+def _pictures(section: Section) -> _Choices | None:
+    """None where there is nothing to draw."""
+    kinds = dict.fromkeys(key for line in section.lines for key in robustness(line.row))
+    attacks = [(f"{norm}/{attack}", f"{attack} {formats.NORMS.get(norm, norm)}") for norm, attack in kinds]
+    rows = [line.row for line in section.lines]
+    axes = [(i, formats.title(name)) for i, name in enumerate(section.columns) if len(comparable(rows, name)) > 1]
+    if not attacks and len(axes) < 2:
+        return None
+    ranked = section.rank_by.split("/")
+    first = "/".join(ranked[1:3]) if len(ranked) == 4 else ""
+    costs = [index for index, _ in axes if formats.heading(section.columns[index])[0] == "Cost"]
+    others = [index for index, _ in axes if index not in costs]
+    by = section.columns.index(section.rank_by) if section.rank_by in section.columns else -1
+    y = by if by in others else next(iter(others), -1)
+    x = costs[-1] if costs else next((index for index, _ in axes if index != y), -1)
+    return _Choices(attacks, first, axes, x, y)
+
+
+def _data(section: Section) -> dict[str, Any]:
+    """What the pictures draw: figures of the columns, and curves as [epsilon, value, low, high]."""
+    lines = section.lines
+    return {
+        "dataset": section.dataset,
+        "columns": [
+            {
+                "name": name,
+                "title": formats.title(name),
+                "higher": formats.higher_is_better(name),
+                "share": formats.is_share(name),
+            }
+            for name in section.columns
+        ],
+        "values": {
+            name: {row.model: _short(row.metrics[name].value) for row in comparable([line.row for line in lines], name)}
+            for name in section.columns
+        },
+        "series": {
+            line.row.model: {
+                "/".join(key): [
+                    [epsilon, *map(_short, (one.value, one.low, one.high))] for epsilon, one in points.items()
+                ]
+                for key, points in robustness(line.row).items()
+            }
+            for line in lines
+        },
+    }
 
 
 def _groups(section: Section) -> list[tuple[str, int]]:
@@ -60,7 +173,11 @@ def _every_metric(section: Section) -> list[str]:
     return list(dict.fromkeys(name for line in section.lines for name in line.row.metrics))
 
 
-def _best(section: Section, name: str) -> float | None:
+def _bests(section: Section) -> dict[str, float | None]:
+    return {name: best_of(section, name) for name in section.columns}
+
+
+def best_of(section: Section, name: str) -> float | None:
     """The best value of a column among figures that may be compared; None where fewer than two rows have one."""
     found = [
         metric.value
@@ -81,7 +198,7 @@ def _bar(name: str, metric: Metric) -> dict[str, Any] | None:
     low = metric.value if metric.low is None else metric.low
     high = metric.value if metric.high is None else metric.high
     return {
-        "value": round(100 * metric.value, 2),
-        "low": round(100 * low, 2),
-        "width": round(100 * (high - low), 2),
+        "value": round(100 * metric.value, 1),
+        "low": round(100 * low, 1),
+        "width": round(100 * (high - low), 1),
     }

@@ -2,15 +2,31 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from bench import names
+from bench.metrics.separation import Separation
 from bench.records import Row
 from reports import formats
 
 UNRANKED = ("contended", "simulated")  # kinds of flags that keep a figure out of a ranking
+TESTS = {
+    "mcnemar": "McNemar's test",
+    "bootstrap": "paired bootstrap",
+    "delong": "DeLong's test",
+    "intervals": "their intervals",
+    "exact": "the figures themselves",
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model is. realisation: how its speed is real, where its adapter says so."""
+
+    family: str = ""
+    realisation: str = ""
 
 
 @dataclass(frozen=True)
@@ -18,7 +34,9 @@ class View:
     """How a leaderboard is shown.
 
     columns: names of metrics; empty for the usual ones. rank_by: a metric; None for the clean accuracy. direction: None
-    for the best first, which is the highest accuracy and the lowest cost.
+    for the best first, which is the highest accuracy and the lowest cost. separations: by data set, which models the
+    figure that ranks tells apart; without them equal values alone share a rank. facts: what the page filters by, by
+    model. cards: where the page of a (model, data set) lies, relative to the leaderboard.
     """
 
     suite: str
@@ -28,6 +46,9 @@ class View:
     direction: Literal["descending", "ascending"] | None = None
     title: str = ""
     note: str = ""
+    separations: Mapping[str, Separation] = field(default_factory=dict)
+    facts: Mapping[str, Facts] = field(default_factory=dict)
+    cards: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,6 +85,19 @@ class Line:
     def flags(self) -> list[Flag]:
         return [Flag.parse(text) for text in self.row.flags]
 
+    @property
+    def why(self) -> dict[tuple[str, str], list[str]]:
+        """The subjects of flags by what is said of them: (kind, detail)."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for flag in self.flags:
+            found.setdefault((flag.kind, flag.detail), []).append(flag.subject)
+        return found
+
+    @property
+    def notes(self) -> int:
+        """How many things must be said of the row."""
+        return len(self.why) + len(self.row.failures) or 1
+
 
 @dataclass(frozen=True)
 class Section:
@@ -74,11 +108,21 @@ class Section:
     rank_by: str
     descending: bool
     lines: tuple[Line, ...]
+    separation: Separation | None = None
 
     @property
     def order(self) -> str:
         """What the ranks mean, in words."""
-        return f"ranked by {formats.title(self.rank_by)}, {'highest' if self.descending else 'lowest'} first"
+        first = f"ranked by {formats.title(self.rank_by)}, {'highest' if self.descending else 'lowest'} first"
+        return first if self.separation is None else f"{first}; {self.ties}"
+
+    @property
+    def ties(self) -> str:
+        """Why models share a rank, in words; empty where only equal values do."""
+        if self.separation is None or not self.separation.tests:
+            return ""
+        tests = " or ".join(TESTS[test] for test in self.separation.tests)
+        return f"a rank counts the models that are better by more than chance ({tests}, Holm-corrected, 5 %)"
 
 
 def sections(rows: Iterable[Row], view: View) -> list[Section]:
@@ -92,7 +136,10 @@ def sections(rows: Iterable[Row], view: View) -> list[Section]:
         rank_by = view.rank_by or names.CLEAN_ACCURACY
         best_first = "descending" if formats.higher_is_better(rank_by) else "ascending"
         descending = (view.direction or best_first) == "descending"
-        made.append(Section(dataset, columns, rank_by, descending, tuple(_ranked(group, rank_by, descending))))
+        apart = view.separations.get(dataset)
+        apart = apart if apart is not None and apart.metric == rank_by else None
+        lines = tuple(_ranked(group, rank_by, descending, apart))
+        made.append(Section(dataset, columns, rank_by, descending, lines, apart))
     return made
 
 
@@ -100,14 +147,13 @@ def usual_columns(rows: Iterable[Row]) -> tuple[str, ...]:
     """Clean accuracy, each worst case, each attack, distances, each detector's AUROC, costs; what explains rather than
     compares is left to the page of all figures, and what a detector costs to the table of detectors."""
     every = dict.fromkeys(name for row in rows for name in row.metrics)
+    return tuple(sorted((name for name in every if not explains(name)), key=_place))
+
+
+def explains(name: str) -> bool:
+    """Whether a figure explains another one rather than compares models."""
     left_out = {"attack_success", "forwards", "backwards", "overhead", "detector_passes", *names.FITTED}
-    left_out |= {*names.DETECTION, *names.CONFIDENCE} - {"auroc"}
-    return tuple(sorted((name for name in every if _word(name) not in left_out), key=_place))
-
-
-def _word(name: str) -> str:
-    """What stands before the first `/`."""
-    return name.partition("/")[0]
+    return formats.head(name) in left_out | {*names.DETECTION, *names.CONFIDENCE} - {"auroc"}
 
 
 def _place(name: str) -> int:
@@ -121,18 +167,28 @@ def _is_worst(name: str) -> bool:
     return name.startswith("robust_accuracy/") and f"/{names.WORST}/" in name
 
 
-def _ranked(rows: Sequence[Row], rank_by: str, descending: bool) -> list[Line]:
-    """Best first; equal values share a rank and the next ones are skipped; those without a rank follow as given."""
+def comparable(rows: Sequence[Row], name: str) -> list[Row]:
+    """The rows whose figure may be compared: it is there, it is real, and, for a timing, of one machine."""
+    machines = Counter(row.hardware for row in rows if name in row.metrics)
+    machine = machines.most_common(1)[0][0] if machines else None
+    return [row for row in rows if not _why_unranked(row, name, machine)]
+
+
+def _ranked(rows: Sequence[Row], rank_by: str, descending: bool, apart: Separation | None) -> list[Line]:
+    """Best first; those without a rank follow as given. A rank is 1 + the number of models that are better: by more
+    than chance where that was tested, else by value; so equal models share a rank and the next ones are skipped."""
     machines = Counter(row.hardware for row in rows if rank_by in row.metrics)
     machine = machines.most_common(1)[0][0] if machines else None
     reasons = {id(row): _why_unranked(row, rank_by, machine) for row in rows}
     ranked = [row for row in rows if not reasons[id(row)]]
     value = {id(row): _value(row, rank_by) for row in ranked}
-    ranked.sort(key=lambda row: -value[id(row)] if descending else value[id(row)])
-    lines: list[Line] = []
-    for position, row in enumerate(ranked, start=1):
-        tied = lines and value[id(lines[-1].row)] == value[id(row)]
-        lines.append(Line(row, lines[-1].rank if tied else position))
+    sign = -1 if descending else 1
+    lines = []
+    for row in ranked:
+        better = [other for other in ranked if sign * value[id(other)] < sign * value[id(row)]]
+        beaten = better if apart is None else [one for one in better if apart.separates(one.model, row.model)]
+        lines.append(Line(row, 1 + len(beaten)))
+    lines.sort(key=lambda line: (line.rank, sign * value[id(line.row)]))
     return lines + [Line(row, None, reasons[id(row)]) for row in rows if reasons[id(row)]]
 
 

@@ -32,7 +32,7 @@ def print_table(rows: Iterable[Row], view: View, console: Console) -> None:
         heading = f"{section.dataset} · {section.order} · 95 % intervals"
         console.print(Text(f"\n{plain(heading)}", style="dim"))
         console.print(_fitting(section, console))
-        for remark in _remarks(section):
+        for remark in remarks(section):
             console.print(Padding(Text(f"! {plain(remark)}", style="yellow"), (0, 0, 0, 1)))
 
 
@@ -95,17 +95,14 @@ def _cell(name: str, line: Line, between: str) -> Text:
     return text.append(f"{between}{interval}", style="dim") if interval else text
 
 
-def _remarks(section: Section) -> Iterator[str]:
+def remarks(section: Section) -> Iterator[str]:
     """What must be said beside the figures: of rows without a rank, flags and failures."""
     for line in section.lines:
         model = line.row.model
         if line.reason:
             yield f"{model} is not ranked: {line.reason}"
-        subjects: dict[str, list[str]] = {}
-        for flag in line.flags:
-            subjects.setdefault(f"{flag.kind}: {flag.detail}", []).append(flag.subject)
-        for what, concerned in subjects.items():
-            yield f"{model}: {', '.join(concerned)}: {what}"
+        for (kind, detail), concerned in line.why.items():
+            yield f"{model}: {', '.join(concerned)}: {kind}: {detail}"
         failed: Counter[tuple[str, str]] = Counter()
         for failure in line.row.failures:
             failed[failure.evaluation, f"({failure.reason}): {failure.message}"] += failure.stop - failure.start
@@ -123,20 +120,21 @@ def plain(text: str) -> str:
 
 def markdown(rows: Iterable[Row], view: View) -> str:
     """Tables of GitHub's Markdown, one per data set; names cannot break out of their cells."""
-    parts = [f"# {_quoted(view.title or view.suite)}"]
+    parts = [f"# {quoted(view.title or view.suite)}"]
     for section in boards(rows, view):
         heads = ["#", "model", *(formats.title(name) for name in section.columns)]
-        lines = [f"| {' | '.join(map(_quoted, heads))} |", f"|{'---|' * 2}{'---:|' * len(section.columns)}"]
+        lines = [f"| {' | '.join(map(quoted, heads))} |", f"|{'---|' * 2}{'---:|' * len(section.columns)}"]
         for line in section.lines:
             figures = [formats.figure(name, line.row.metrics.get(name)) for name in section.columns]
-            lines.append(f"| {' | '.join([_rank(line), _quoted(line.row.model), *figures])} |")
-        remarks = [f"- {_quoted(remark)}" for remark in _remarks(section)]
-        parts += [f"## {_quoted(section.dataset)}", f"{_quoted(section.order)}; 95 % intervals in brackets"]
-        parts += ["\n".join(lines), *(["\n".join(remarks)] if remarks else [])]
+            lines.append(f"| {' | '.join([_rank(line), quoted(line.row.model), *figures])} |")
+        said = [f"- {quoted(remark)}" for remark in remarks(section)]
+        parts += [f"## {quoted(section.dataset)}", f"{quoted(section.order)}; 95 % intervals in brackets"]
+        parts += ["\n".join(lines), *(["\n".join(said)] if said else [])]
     return "\n\n".join(parts) + "\n"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """The text as a cell of GitHub's Markdown: it neither ends the cell nor styles anything."""
     return re.sub(r"([\\`*_{}\[\]<>#|&~])", r"\\\1", plain(text)) if len(text) > 1 else text
 
 

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from bench.metrics.separation import Separation
 from bench.records import Row
 from reports.ranking import View, sections, usual_columns
 from tests.reports.boards import SIMULATED, board, row
@@ -65,3 +66,17 @@ def test_the_usual_columns_are_clean_then_worst_then_attacks_then_costs() -> Non
         "size_bytes",
         "latency_ms/p50",
     )
+
+
+def test_models_that_no_test_tells_apart_share_a_rank_whatever_their_values() -> None:
+    rows = [row("a", worst=210), row("b", worst=205), row("c", worst=204), row("d", worst=90)]
+    apart = frozenset(frozenset((good, "d")) for good in "abc")
+    separations = {"digits": Separation(WORST, apart, ("mcnemar",), 6)}
+    assert ranks(rows, rank_by=WORST, separations=separations) == [("a", 1), ("b", 1), ("c", 1), ("d", 4)]
+    (section,) = sections(rows, View("suite", rank_by=WORST, separations=separations))
+    assert "McNemar's test, Holm-corrected" in section.order
+
+
+def test_tests_of_another_figure_say_nothing_about_this_ranking() -> None:
+    separations = {"digits": Separation("clean_accuracy", frozenset(), ("mcnemar",), 1)}
+    assert ranks([row("a", worst=1), row("b", worst=2)], rank_by=WORST, separations=separations) == [("b", 1), ("a", 2)]

@@ -1,0 +1,62 @@
+"""A real browser for the pages. `make browser` installs it where there is none; without it these tests are skipped."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
+
+Browser = webdriver.Chrome
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+)
+
+
+@contextmanager
+def chromium(profile: Path, *flags: str) -> Iterator[Browser]:
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("needs Debian's chromium and chromium-driver: `make browser` installs them")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for flag in (*FLAGS, f"--user-data-dir={profile}", *flags):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    started = webdriver.Chrome(options=options, service=Service(driver))
+    try:
+        yield started
+    finally:
+        started.quit()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("profile"), "--window-size=1400,1000") as started:
+        yield started
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Callable[[Path], Browser]:
+    """Opens a leaderboard and waits until its script has run."""
+
+    def open_page(path: Path) -> Browser:
+        browser.get_log("browser")  # what other pages said
+        browser.get(path.as_uri())
+        ready = "return document.documentElement.dataset.ready"
+        WebDriverWait(browser, 20).until(lambda found: found.execute_script(ready))
+        return browser
+
+    return open_page

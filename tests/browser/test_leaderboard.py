@@ -1,0 +1,162 @@
+"""The pages of a run in a real browser."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from bench import results, verbs
+from bench.metrics.intervals import wilson
+from bench.records import Metric, Row
+from reports.leaderboard import View, render
+from tests.browser.conftest import Browser
+from tests.reports.lab import made_run
+
+Open = Callable[[Path], Browser]
+AXE = Path(__file__).with_name("vendor") / "axe.js"
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("run")
+    run = made_run(output)
+    return verbs.write_reports(run, results.analysis(run), run.reports)
+
+
+def models(browser: Browser) -> list[str]:
+    return [row.get_attribute("data-model") or "" for row in browser.find_elements(By.CSS_SELECTOR, ".board tbody tr")]
+
+
+def heading(browser: Browser, text: str) -> WebElement:
+    found = browser.find_elements(By.CSS_SELECTOR, ".board thead tr:last-child th")
+    return next(one for one in found if text in one.text)
+
+
+def choose(browser: Browser, name: str, value: str) -> None:
+    Select(browser.find_element(By.NAME, name)).select_by_value(value)
+
+
+def errors(browser: Browser) -> list[str]:
+    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+
+
+def test_a_click_sorts_best_first_and_a_key_turns_the_order(opened: Open, book: Path) -> None:
+    browser = opened(book)
+    assert models(browser) == ["strong", "middling", "weak"]
+    heading(browser, "latency").find_element(By.CSS_SELECTOR, ".dt-column-title").click()
+    assert models(browser) == ["weak", "middling", "strong"]
+    assert heading(browser, "latency").get_attribute("aria-sort") == "ascending"
+    heading(browser, "latency").find_element(By.CSS_SELECTOR, "[role=button]").send_keys(Keys.ENTER)
+    assert models(browser) == ["strong", "middling", "weak"]
+    assert errors(browser) == []
+
+
+def test_filters_leave_the_models_and_the_columns_that_were_asked_for(opened: Open, book: Path) -> None:
+    browser = opened(book)
+    choose(browser, "family", "small_cnn_pruned")
+    assert models(browser) == ["weak"]
+    assert browser.find_element(By.CSS_SELECTOR, ".filters output").text == "1 row"
+    choose(browser, "family", "all")
+    choose(browser, "realisation", "simulated")
+    assert models(browser) == ["middling"]
+    browser.find_element(By.CSS_SELECTOR, ".filters [type=reset]").click()
+    browser.find_element(By.NAME, "search").send_keys("stro")
+    assert models(browser) == ["strong"]
+    assert errors(browser) == []
+
+
+def test_both_pictures_are_drawn_and_follow_the_choices(opened: Open, book: Path) -> None:
+    browser = opened(book)
+    drawn = "return [...document.querySelectorAll('canvas')].map((one) => Chart.getChart(one).data.datasets)"
+    curves, pareto = browser.execute_script(drawn)
+    assert [one["label"] for one in curves if one["label"]] == ["strong", "middling", "weak"]
+    assert curves[0]["data"][0]["x"] == 0
+    assert {point["model"] for one in pareto for point in one["data"]} <= {"strong", "middling", "weak"}
+    Select(browser.find_element(By.CSS_SELECTOR, ".robustness select")).select_by_value("linf/fgsm")
+    again, _ = browser.execute_script(drawn)
+    assert again[0]["data"] != curves[0]["data"]
+    assert errors(browser) == []
+
+
+def test_a_model_s_name_opens_its_card_and_the_card_leads_back(opened: Open, book: Path) -> None:
+    browser = opened(book)
+    browser.find_element(By.LINK_TEXT, "middling").click()
+    assert browser.find_element(By.TAG_NAME, "h1").text.startswith("middling")
+    text = browser.find_element(By.TAG_NAME, "main").text
+    assert "--only 'middling/digits/*'" in text
+    assert "float arithmetic stands in" in text
+    picture = "return document.querySelector('img').naturalWidth"
+    assert browser.execute_script(picture) > 400
+    browser.find_element(By.LINK_TEXT, "leaderboard").click()
+    assert "lab" in browser.title
+    assert errors(browser) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["leaderboard.html", "cards/digits/middling.html"])
+def test_axe_finds_no_fault_of_accessibility(
+    opened: Open, book: Path, browser: Browser, scheme: str, name: str
+) -> None:
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get(book.with_name(name).as_uri() if "/" not in name else (book.parent / name).as_uri())
+    browser.execute_cdp_cmd("Runtime.evaluate", {"expression": AXE.read_text(encoding="utf-8")})
+    found = browser.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert len(found["passes"]) > 10
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]] == []
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(opened: Open, book: Path) -> None:
+    browser = opened(book)
+    screen = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    try:
+        for name in ("leaderboard.html", "cards/digits/weak.html"):
+            browser.get((book.parent / name).as_uri())
+            assert browser.execute_script("return document.documentElement.scrollWidth") <= 390, name
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def big_page() -> str:
+    """200 models × 30 columns, each a share with its interval."""
+    names = ["clean_accuracy", *(f"robust_accuracy/linf/attack{index}/{0.01 * index:g}" for index in range(1, 30))]
+    low_high = [wilson(k, 400) for k in range(401)]
+    rows = []
+    for model in range(200):
+        hits = [(7 * model + 13 * column) % 401 for column in range(30)]
+        metrics = {
+            name: Metric(value=k / 400, low=low_high[k][0], high=low_high[k][1], n=400)
+            for name, k in zip(names, hits, strict=True)
+        }
+        rows.append(Row(model=f"model-{model:03}", dataset="digits", metrics=metrics))
+    return render(rows, View("big", "b1", tuple(names)), "html")
+
+
+def test_two_hundred_models_by_thirty_columns_are_small_and_open_in_two_seconds(
+    opened: Open, browser: Browser, tmp_path: Path
+) -> None:
+    """Seconds that the page's main thread computes until it is painted: on a machine that does nothing else, the
+    seconds that pass. The wall clock of a busy one says how busy it is."""
+    page = tmp_path / "big.html"
+    page.write_text(big_page(), encoding="utf-8")
+    assert page.stat().st_size < 5_000_000
+    browser.get("about:blank")
+    browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
+    before = _main_thread(browser)
+    opened(page)
+    WebDriverWait(browser, 20).until(lambda b: b.execute_script("return performance.getEntriesByName('ready').length"))
+    seconds = _main_thread(browser) - before
+    browser.execute_cdp_cmd("Performance.disable", {})
+    assert len(models(browser)) == 200
+    assert 0 < seconds < 2
+
+
+def _main_thread(browser: Browser) -> float:
+    metrics = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+    return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
