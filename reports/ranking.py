@@ -100,7 +100,7 @@ def usual_columns(rows: Iterable[Row]) -> tuple[str, ...]:
     """Clean accuracy, each worst case, each attack, distances, detectors, costs; what explains rather than compares is
     left to the page of all figures."""
     every = dict.fromkeys(name for row in rows for name in row.metrics)
-    left_out = ("attack_success", "forwards", "backwards", "ap_in", "fpr95_id_positive")
+    left_out = ("attack_success", "forwards", "backwards", "ap_in", "fpr95_id_positive", "layer")
     return tuple(sorted((name for name in every if formats.head(name) not in left_out), key=_place))
 
 

@@ -1,0 +1,62 @@
+"""A few real inputs, what each of them costs, and how that is told."""
+
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+import numpy as np
+from torch import Tensor
+
+from bench.contracts import Classifier, Figure, Samples
+from bench.probes._counter import Count, count
+from bench.probes._timing import percentile
+
+STATISTICS = ("sd", "p50", "p90", "max")
+
+
+def spread(samples: Samples, inputs: int) -> list[Tensor]:
+    """Up to `inputs` inputs (1, *input_shape), evenly spread over the data."""
+    chosen = np.unique(np.linspace(0, len(samples) - 1, inputs).astype(np.int64))
+    return [samples.fetch(index[None]) for index in chosen]
+
+
+def counts(model: Classifier, inputs: Sequence[Tensor]) -> list[Count]:
+    """What one pass over each input (1, *input_shape) does. The model has a module."""
+    assert model.module is not None
+    return [count(model.logits, model.module, x.to(model.device)) for x in inputs]
+
+
+def flags(found: Sequence[Count]) -> tuple[str, ...]:
+    """What was not counted, and whether the inputs cost differently much."""
+    unknown = sorted({name for one in found for name in one.unknown})
+    totals = {one.macs for one in found}
+    incomplete = (f"incomplete: {', '.join(unknown)}",) if unknown else ()
+    dynamic = (f"dynamic: {min(totals)} to {max(totals)} MACs over {len(found)} inputs",) if len(totals) > 1 else ()
+    return incomplete + dynamic
+
+
+def mean(name: str, found: Sequence[Count], of: Callable[[Count], float], unit: str = "") -> Figure:
+    """The mean over the inputs; no value where nothing at all could be counted."""
+    values, said = [of(one) for one in found], flags(found)
+    nothing = not any(values) and any(flag.startswith("incomplete") for flag in said)
+    return Figure(name=name, value=None if nothing else fmean(values), unit=unit, n=len(values), flags=said)
+
+
+def distribution(name: str, found: Sequence[Count]) -> list[Figure]:
+    """MACs over the inputs: mean, standard deviation (of a sample), nearest-rank p50 and p90, and the largest."""
+    first = mean(name, found, lambda one: one.macs)
+    ordered = sorted(float(one.macs) for one in found)
+    values = {
+        "sd": float(np.std(ordered, ddof=1)) if len(ordered) > 1 else None,
+        "p50": percentile(ordered, 0.5),
+        "p90": percentile(ordered, 0.9),
+        "max": ordered[-1],
+    }
+    told = first.flags if len(ordered) > 1 else (*first.flags, "undefined: one input has no spread")
+    shown = {key: None if first.value is None else value for key, value in values.items()}
+    return [
+        first,
+        *(
+            Figure(name=f"{name}/{key}", value=shown[key], n=first.n, flags=told if key == "sd" else first.flags)
+            for key in STATISTICS
+        ),
+    ]
