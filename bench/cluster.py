@@ -48,8 +48,10 @@ class TaskJob:
         return self.task.cell.model.label
 
     @property
-    def weights(self) -> str | None:
-        return self.task.cell.model.weights
+    def weights(self) -> list[str]:
+        """Digests of the bytes that the worker needs: of its model, and of a baseline."""
+        cell = self.task.cell
+        return [ref.weights for ref in (cell.model, cell.baseline) if ref is not None and ref.weights]
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,8 @@ class TrainJob:
         return self.task.label
 
     @property
-    def weights(self) -> str | None:
-        return self.task.parent
+    def weights(self) -> list[str]:
+        return [self.task.parent] if self.task.parent else []
 
 
 AnyJob = TaskJob | TrainJob
@@ -193,8 +195,7 @@ class _Actor:
         return os.getpid()
 
     def run(self, task: Task, weights: "list[ray.ObjectRef]") -> Outcome:
-        if task.cell.model.weights:
-            self._refs[task.cell.model.weights] = weights[0]
+        self._refs.update(zip(TaskJob(task).weights, weights, strict=True))
         return self._worker.run(task)
 
     def train(self, task: TrainTask, weights: "list[ray.ObjectRef]", told: ActorHandle) -> Outcome:
@@ -268,7 +269,7 @@ class RayPool:
         return self._started
 
     def submit(self, worker: int, job: AnyJob) -> None:
-        blobs = [self._blob(job.weights)] if job.weights else []
+        blobs = [self._blob(digest) for digest in job.weights]
         actor = self._actors[worker]
         if isinstance(job, TaskJob):
             answer = actor.run.remote(job.task, blobs)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.contracts import Attack, Classifier, Detector, Gradients, Knowledge, Norm, Probe, Samples
+from bench.contracts import Attack, Classifier, Detector, Gradients, Knowledge, Norm, PairedProbe, Probe, Samples
 from bench.errors import PluginError
 from bench.metering import Metered, Passes, Untouched, predictions
 from bench.randomness import SampleRandom, seed_of
@@ -113,6 +113,14 @@ def probed(probe: Probe, model: Classifier, samples: Samples, artefact: bytes | 
     """What a probe measures."""
     with Untouched(model, f"probe '{probe.name}'"):
         return figures_table(probe.measure(model, samples, artefact), hardware)
+
+
+def compared(
+    probe: PairedProbe, model: Classifier, baseline: Classifier, samples: Samples, hardware: str | None
+) -> pa.Table:
+    """What a probe measures of a model against its baseline."""
+    with Untouched(model, f"probe '{probe.name}'"), Untouched(baseline, f"probe '{probe.name}'"):
+        return figures_table(probe.compare(model, baseline, samples), hardware)
 
 
 def detected(detector: Detector, outlier: bool, model: Classifier, samples: Samples, indices: Indices) -> pa.Table:

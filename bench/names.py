@@ -25,3 +25,13 @@ def median_distance(norm: str, evaluation: str) -> str:
 def auroc(evaluation: str) -> str:
     """`auroc/max_softmax`"""
     return f"auroc/{evaluation}"
+
+
+# ratio -> the cost that it is a ratio of: baseline / own, so that more is better
+RATIOS = {
+    "compression_ratio": "size_bytes",
+    "compression_ratio/packed": "packed_bytes",
+    "theoretical_speedup": "macs",
+    "theoretical_speedup/effective": "effective_macs",
+    "theoretical_speedup/bit_operations": "bit_operations",
+}

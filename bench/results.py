@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from bench import names
+from bench.metrics.efficiency import with_ratios
 from bench.metrics.rows import rows as rows_of_cells
 from bench.plan import PluginRef
 from bench.publication import DatasetFact, Evaluation, ModelFact, Publication
@@ -33,7 +34,8 @@ EXPORT = pa.schema(
 
 def rows(run: Run, only: str | None = None) -> list[Row]:
     """A row per model and data set, in the order of the suite."""
-    return rows_of_cells(run.cells(only))
+    baselines = {ref.label: ref.baseline for ref in run.resolved.models if ref.baseline}
+    return with_ratios(rows_of_cells(run.cells(only)), baselines)
 
 
 def leaderboard(run: Run) -> Leaderboard:

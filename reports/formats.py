@@ -10,7 +10,15 @@ MISSING = "–"
 NORMS = {"l0": "L0", "l1": "L1", "l2": "L2", "linf": "L∞"}
 SHARES = ("clean_accuracy", "robust_accuracy", "attack_success")
 DETECTION = {"auroc": "AUROC", "ap_out": "AP out", "ap_in": "AP in", "fpr95": "FPR95", "fpr95_id_positive": "FPR95 in"}
-TIMES = ("latency", "throughput", "cold_start")  # heads of figures that are valid on one machine only
+TIMES = (
+    "latency",
+    "throughput",
+    "cold_start",
+    "cpu_ms",
+    "speedup",
+    "mlperf",
+    "energy",
+)  # heads of figures that are valid on one machine only
 COSTS = {
     "macs": "MACs",
     "flops": "FLOPs",
@@ -19,7 +27,8 @@ COSTS = {
     "size_bytes": "size",
     "parameter_bytes": "parameter size",
 }
-HIGHER = ("clean_accuracy", "robust_accuracy", "median_distance", "auroc", "ap_out", "ap_in", "throughput")
+RATIOS = ("speedup", "compression_ratio", "theoretical_speedup")  # baseline / own
+HIGHER = ("clean_accuracy", "robust_accuracy", "median_distance", "auroc", "ap_out", "ap_in", "throughput", *RATIOS)
 
 
 def head(name: str) -> str:

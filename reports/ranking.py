@@ -10,7 +10,7 @@ from bench import names
 from bench.records import Row
 from reports import formats
 
-UNRANKED = ("contended", "simulated")  # kinds of flags that keep a figure out of a ranking
+UNRANKED = ("contended", "simulated", "mixed", "invalid")  # kinds of flags that keep a figure out of a ranking
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def han_flops(weights: list[float], activations: list[float]) -> list[float]:
     """The column FLOP% of Han et al. 2015 (table 4): the share of each layer's operations that is left, in [0, 1].
 
     weights: density of each layer's weights; activations: density of each layer's *output*; both in [0, 1], in the
-    order of the layers. A product is skipped where its weight or its input is zero, and a layer's input is the output of the
-    layer before: FLOP%_l = Weights%_l x Act%_(l-1). The first layer's input counts as dense.
+    order of the layers. A product is skipped where its weight or its input is zero, and a layer's input is the output
+    of the layer before: FLOP%_l = Weights%_l x Act%_(l-1). The first layer's input counts as dense.
     """
     return [weight * active for weight, active in zip(weights, [1.0, *activations[:-1]], strict=True)]

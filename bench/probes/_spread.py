@@ -1,12 +1,13 @@
 """A few real inputs, what each of them costs, and how that is told."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
 from torch import Tensor
 
-from bench.contracts import Classifier, Figure, Samples
+from bench.contracts import Classifier, Figure, Realisation, Samples
 from bench.probes._counter import Count, count
 from bench.probes._timing import percentile
 
@@ -20,9 +21,25 @@ def spread(samples: Samples, inputs: int) -> list[Tensor]:
 
 
 def counts(model: Classifier, inputs: Sequence[Tensor]) -> list[Count]:
-    """What one pass over each input (1, *input_shape) does. The model has a module."""
-    assert model.module is not None
-    return [count(model.logits, model.module, x.to(model.device)) for x in inputs]
+    """What one pass over each input (1, *input_shape) does. `countable` must have found a module.
+
+    A model that another runtime executes does what its source does, in 8 bits where it is quantised.
+    """
+    counted = countable(model)
+    assert counted is not None
+    assert counted.module is not None
+    found = [count(counted.logits, counted.module, x.to(counted.device)) for x in inputs]
+    if counted is not model and model.realisation is Realisation.INT8_RUNTIME:
+        for one in found:
+            one.operations = [replace(operation, bits=(8, 8)) for operation in one.operations]
+    return found
+
+
+def countable(model: Classifier) -> Classifier | None:
+    """The model, or the one that it was made from: whichever has a torch module to count in. None: neither has."""
+    if model.module is not None:
+        return model
+    return model.source if model.source is not None and model.source.module is not None else None
 
 
 def flags(found: Sequence[Count]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from bench.contracts import Classifier, Figure, Probe, Samples, probe
-from bench.probes._spread import counts, mean, spread
+from bench.probes._spread import countable, counts, mean, spread
 from bench.probes.parameters import NO_MODULE
 
 
@@ -21,7 +21,7 @@ class Flops(Probe):
     inputs: int = Field(default=8, ge=1, description="real inputs, evenly spread over the data; the mean is the figure")
 
     def measure(self, model: Classifier, samples: Samples, artefact: bytes | None) -> Sequence[Figure]:
-        if model.module is None:
+        if countable(model) is None:
             return [Figure(name=name, value=None, flags=(NO_MODULE,)) for name in self.figures()]
         found = counts(model, spread(samples, self.inputs))
         return [

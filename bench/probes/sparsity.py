@@ -8,7 +8,7 @@ from pydantic import Field
 from bench.contracts import Classifier, Figure, Probe, Samples, probe
 from bench.probes._counter import Count
 from bench.probes._operations import Form, Operation, han_flops
-from bench.probes._spread import counts, flags, mean, spread
+from bench.probes._spread import countable, counts, flags, mean, spread
 from bench.probes.parameters import NO_MODULE
 
 SHARES = ("han/weights", "han/activations", "han/flops")
@@ -29,7 +29,7 @@ class Sparsity(Probe):
     inputs: int = Field(default=32, ge=1, description="real inputs, evenly spread over the data")
 
     def measure(self, model: Classifier, samples: Samples, artefact: bytes | None) -> Sequence[Figure]:
-        if model.module is None:
+        if countable(model) is None:
             return [Figure(name=name, value=None, flags=(NO_MODULE,)) for name in self.figures()]
         found = counts(model, spread(samples, self.inputs))
         return [mean("effective_macs", found, lambda one: one.effective_macs), *_table(found)]
