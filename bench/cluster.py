@@ -57,9 +57,10 @@ class TaskJob:
 
     @property
     def blobs(self) -> list[str]:
-        """Digests of the bytes that it needs: the model's weights, and what a detector has learnt."""
+        """Digests of the bytes that it needs: of the model, of a baseline, and of what a detector has learnt."""
         cell = self.task.cell
-        return [key for key in (cell.model.weights, cell.fit and cell.fit.state) if key]
+        keys = [ref.weights for ref in (cell.model, cell.baseline) if ref is not None]
+        return [key for key in (*keys, cell.fit and cell.fit.state) if key]
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,10 @@ class Plugin(Frozen):
         """The first line of the class's own docstring."""
         return (cls.__doc__ or "").strip().partition("\n")[0]
 
+    def parts(self) -> "tuple[Plugin, ...]":
+        """Other plugins that this one works through: their source and versions are a part of its identity."""
+        return ()
+
 
 # --- classifiers and adapters ---------------------------------------------------------------------------------------
 
@@ -124,8 +128,10 @@ class Classifier(ABC):
     gradients: Gradients = Gradients.EXACT
     stochastic: bool = False  # two passes of one input may differ
     realisation: Realisation = Realisation.DENSE
+    runtime: str = "torch"  # what executes it: timings of two runtimes are never put into one ratio
     feature_layers: tuple[str, ...] = ()
     device: str = "cpu"
+    loading: "Loading | None" = None  # what loading it took, where the engine has loaded it
 
     @abstractmethod
     def logits(self, x: Tensor) -> Tensor:
@@ -149,6 +155,14 @@ class Classifier(ABC):
         return self
 
     @property
+    def source(self) -> "Classifier | None":
+        """The model that this one was made from, for another runtime say; None where there is none.
+
+        What is crafted on it is transferred to this one by the attack `transfer`.
+        """
+        return None
+
+    @property
     def module(self) -> nn.Module | None:
         """The torch module inside, where there is one: what operation counters and digests read. In eval mode."""
         return None
@@ -156,6 +170,14 @@ class Classifier(ABC):
     def size_bytes(self) -> int | None:
         """Bytes of the stored artefact, or None where that is the size of the adapter's weights file."""
         return None
+
+
+@dataclass(frozen=True)
+class Loading:
+    """What it took to build a classifier and to put it onto its device."""
+
+    seconds: float
+    peak_bytes: int | None  # of host memory above what the process held before; None where the system does not tell
 
 
 class Adapter(Plugin, ABC):
@@ -253,6 +275,13 @@ class Dataset(Plugin, ABC):
         """Raises DataError that names the missing file and where to put it, or what is wrong with it."""
 
 
+class AdapterChoice(Frozen):
+    """A model by its adapter, as a field of another plugin."""
+
+    adapter: str
+    args: dict[str, Any] = {}
+
+
 class DatasetChoice(Frozen):
     """A data set by name, as a field of another plugin."""
 
@@ -310,6 +339,13 @@ class Probe(Plugin, ABC):
 
     exclusive: ClassVar[bool] = False
 
+    def repetitions(self) -> int:
+        """How many fresh processes measure it, one after the other: only exclusive probes may ask for more than one.
+
+        Their figures are merged: the median over the processes, with its 95 % order-statistic interval.
+        """
+        return 1
+
     @abstractmethod
     def measure(self, model: Classifier, samples: Samples, artefact: bytes | None) -> Sequence[Figure]:
         """artefact: the bytes of the weights, as stored. Raises nothing that the user could not mend."""
@@ -318,6 +354,20 @@ class Probe(Plugin, ABC):
     @abstractmethod
     def figures(cls) -> tuple[str, ...]:
         """Names of the figures it yields, so that a suite's columns can be checked before anything runs."""
+
+
+class PairedProbe(Probe, ABC):
+    """Measures a classifier against its baseline, both in one process: what a suite's `baseline:` is for."""
+
+    exclusive: ClassVar[bool] = True
+
+    @abstractmethod
+    def compare(self, model: Classifier, baseline: Classifier, samples: Samples) -> Sequence[Figure]:
+        """Figures of the model relative to the baseline. The two may be the same object."""
+
+    def measure(self, model: Classifier, samples: Samples, artefact: bytes | None) -> Sequence[Figure]:
+        """Against itself, where there is no other baseline."""
+        return self.compare(model, model, samples)
 
 
 class Detector(Plugin, ABC):

@@ -16,7 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench import names
-from bench.contracts import Attack, Classifier, Detector, Figure, Gradients, Knowledge, Norm, Probe, Samples
+from bench.contracts import (
+    Attack,
+    Classifier,
+    Detector,
+    Figure,
+    Gradients,
+    Knowledge,
+    Norm,
+    PairedProbe,
+    Probe,
+    Samples,
+)
 from bench.errors import PluginError
 from bench.metering import Metered, Passes, Untouched, predictions
 from bench.metrics.intervals import median
@@ -121,6 +132,14 @@ def probed(probe: Probe, model: Classifier, samples: Samples, artefact: bytes | 
     """What a probe measures."""
     with Untouched(model, f"probe '{probe.name}'"):
         return figures_table(probe.measure(model, samples, artefact), hardware)
+
+
+def compared(
+    probe: PairedProbe, model: Classifier, baseline: Classifier, samples: Samples, hardware: str | None
+) -> pa.Table:
+    """What a probe measures of a model against its baseline."""
+    with Untouched(model, f"probe '{probe.name}'"), Untouched(baseline, f"probe '{probe.name}'"):
+        return figures_table(probe.compare(model, baseline, samples), hardware)
 
 
 def fitted(detector: Detector, model: Classifier, samples: Samples, chosen: Indices, seed: int) -> bytes:

@@ -43,6 +43,7 @@ class Metered(Classifier):
             "gradients",
             "stochastic",
             "realisation",
+            "runtime",
             "feature_layers",
             "device",
         ):
@@ -62,6 +63,11 @@ class Metered(Classifier):
     def features(self, x: Tensor, layer: str) -> Tensor:
         self._passes.forwards[self._rows] += len(x) / max(1, len(self._rows))
         return self._model.features(x, layer)
+
+    @property
+    def source(self) -> Classifier | None:
+        source = self._model.source
+        return None if source is None else Metered(source, self._passes, self._rows)
 
     @property
     def module(self) -> nn.Module | None:

@@ -57,3 +57,13 @@ def fit_seconds(detector: str) -> str:
 def state_bytes(detector: str) -> str:
     """`state_bytes/knn`"""
     return f"state_bytes/{detector}"
+
+
+# ratio -> the cost that it is a ratio of: baseline / own, so that more is better
+RATIOS = {
+    "compression_ratio": "size_bytes",
+    "compression_ratio/packed": "packed_bytes",
+    "theoretical_speedup": "macs",
+    "theoretical_speedup/effective": "effective_macs",
+    "theoretical_speedup/bit_operations": "bit_operations",
+}

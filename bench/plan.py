@@ -45,6 +45,7 @@ class ModelRef(PluginRef):
     weights: str | None = None
     training: str | None = None  # key of the training that makes the weights
     where: tuple[str, ...] = ()  # arguments that say where it lies, not what it is
+    baseline: str | None = None  # label of the model that it is compared with
 
     @property
     def identity(self) -> Any:
@@ -76,6 +77,8 @@ class EvaluationRef(PluginRef):
     knowledge: str | None = None
     minimal: bool = False
     exclusive: bool = False
+    paired: bool = False  # a probe that measures a model against its baseline
+    processes: int = 1  # fresh ones, each of which measures it once
     hardware: str | None = None  # digest of the hardware that a timing is valid for
     outliers: DatasetRef | None = None
 
@@ -104,6 +107,7 @@ class CellPlan(Frozen):
     model: ModelRef
     dataset: DatasetRef
     evaluation: EvaluationRef
+    baseline: ModelRef | None = None  # for a paired probe
     seed: int
     block: int  # samples per task
     threads: int
@@ -121,19 +125,23 @@ class CellPlan(Frozen):
 
     @property
     def count(self) -> int:
-        """Number of tasks. A probe is one task, whatever the size."""
-        return 1 if self.evaluation.kind.figures else math.ceil(self.size / self.block)
+        """Number of tasks. What yields figures is one task per process, whatever the size."""
+        return self.evaluation.processes if self.evaluation.kind.figures else math.ceil(self.size / self.block)
 
     @cached_property
     def identity(self) -> str:
         state = self.fit.state if self.fit else None
-        parts = (self.model.identity, self.dataset.identity, self.evaluation.identity, state)
+        baseline = self.baseline.identity if self.baseline else None
+        parts = (self.model.identity, self.dataset.identity, self.evaluation.identity, state, baseline)
         return content_key(*parts, self.seed, self.threads, self.engine)
 
     def tasks(self) -> Iterator["Task"]:
-        step = self.size if self.evaluation.kind.figures else self.block
-        for start in range(0, self.size, step):
-            yield Task(cell=self, start=start, stop=min(start + step, self.size))
+        if self.evaluation.kind.figures:  # each process measures all samples, and has its own key
+            for start in range(0, self.count * self.size, self.size):
+                yield Task(cell=self, start=start, stop=start + self.size)
+            return
+        for start in range(0, self.size, self.block):
+            yield Task(cell=self, start=start, stop=min(start + self.block, self.size))
 
 
 class Task(Frozen):
@@ -167,7 +175,7 @@ class Resolved(Frozen):
 
         A model that is yet to be trained counts by its training, a fit by its data.
         """
-        models = [[ref.label, *ref.identity[:-1], ref.training or ref.weights] for ref in self.models]
+        models = [[ref.label, *ref.identity[:-1], ref.training or ref.weights, ref.baseline] for ref in self.models]
         datasets = [[ref.label, ref.identity] for ref in self.datasets]
         evaluations = [[ref.label, ref.identity] for ref in self.evaluations]
         fits = [[fit.model, fit.dataset, fit.evaluation, fit.data.identity] for fit in self.fits]
@@ -183,7 +191,7 @@ class Resolved(Frozen):
             for model in self.models:
                 for dataset in self.datasets:
                     for evaluation in self.evaluations:
-                        if evaluation.exclusive is exclusive:
+                        if evaluation.exclusive is exclusive and not (evaluation.paired and model.baseline is None):
                             cell = self._cell(model, dataset, evaluation)
                             if only is None or fnmatch.fnmatchcase(cell.label, only):
                                 yield cell
@@ -193,8 +201,10 @@ class Resolved(Frozen):
         return {(fit.model, fit.dataset, fit.evaluation): fit for fit in self.fits}
 
     def _cell(self, model: ModelRef, dataset: DatasetRef, evaluation: EvaluationRef) -> CellPlan:
+        others = {ref.label: ref for ref in self.models}
         return CellPlan(
             fit=self._fits.get((model.label, dataset.label, evaluation.label)),
+            baseline=others[model.baseline] if evaluation.paired and model.baseline else None,
             model=model,
             dataset=dataset,
             evaluation=evaluation,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from bench.contracts import Adapter, Attack, Plugin, Samples, Training, adapters, datasets, detectors
+from bench.contracts import Adapter, Attack, PairedProbe, Plugin, Samples, Training, adapters, datasets, detectors
 from bench.data import subset
 from bench.errors import DataError, PluginError
 from bench.names import COST_SUFFIX
@@ -72,11 +72,12 @@ class Resolver:
             label=spec.name,
             plugin=adapter.name,
             args=_arguments(adapter),
-            source=source_digest(type(adapter)),
+            source=_source(adapter),
             versions=versions(adapter),
             weights=weights.digest,
             training=weights.training,
             where=tuple(sorted(adapter.where)),
+            baseline=spec.baseline,
         )
         return ref, weights
 
@@ -108,7 +109,8 @@ class Resolver:
     def _training_key(self, adapter: Adapter, training: Training, parent: Weights) -> str:
         choice = training.data
         data = self._load(choice.dataset, choice.split, choice.args)
-        recipe = [adapter.name, dict(training.recipe()), source_digest(type(training)), versions(adapter)]
+        source = [source_digest(type(training)), *map(_source, adapter.parts())]
+        recipe = [adapter.name, dict(training.recipe()), *source, versions(adapter)]
         return content_key("train", recipe, data.digest, parent.training or parent.digest, *self._settings())
 
     def _settings(self) -> tuple[int, int]:
@@ -162,9 +164,10 @@ class Resolver:
             hardware = self.hardware if probe.exclusive else None
             found.append(
                 EvaluationRef(
-                    kind=Kind.PROBE, exclusive=probe.exclusive, hardware=hardware, **_described(probing.name, probe)
+                    kind=Kind.PROBE, exclusive=probe.exclusive, paired=isinstance(probe, PairedProbe),
+                    processes=probe.repetitions(), hardware=hardware, **_described(probing.name, probe),
                 )
-            )
+            )  # fmt: skip
         return tuple(found)
 
     def _fits(self, resolved: Resolved, todo: dict[str, TrainTask | FitTask]) -> Iterator[Fit]:
@@ -220,9 +223,16 @@ def _described(label: str, plugin: Plugin) -> dict[str, Any]:
         "label": label,
         "plugin": plugin.name,
         "args": plugin.model_dump(mode="json", exclude=hidden),
-        "source": source_digest(type(plugin)),
+        "source": _source(plugin),
         "versions": versions(plugin),
     }
+
+
+def _source(plugin: Plugin) -> str:
+    """Digest of a plugin's source, and of what it works through."""
+    parts = [[_source(part), versions(part)] for part in plugin.parts()]
+    own = source_digest(type(plugin))
+    return content_key(own, parts) if parts else own
 
 
 def _arguments(adapter: Adapter) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import yaml
 
 from bench import names
 from bench.metrics.curves import Curves, curves
+from bench.metrics.efficiency import with_ratios
 from bench.metrics.evidence import Evidence, evidence
 from bench.metrics.rows import rows as rows_of_cells
 from bench.metrics.separation import Separation, separation
@@ -49,7 +50,11 @@ class Analysis:
 
 def rows(run: Run, only: str | None = None) -> list[Row]:
     """A row per model and data set, in the order of the suite."""
-    return rows_of_cells(run.cells(only))
+    return with_ratios(rows_of_cells(run.cells(only)), _baselines(run))
+
+
+def _baselines(run: Run) -> dict[str, str]:
+    return {ref.label: ref.baseline for ref in run.resolved.models if ref.baseline}
 
 
 def analysis(run: Run, only: str | None = None) -> Analysis:
@@ -64,6 +69,7 @@ def analysis(run: Run, only: str | None = None) -> Analysis:
         drawn[model, dataset] = curves(cells)
         if (found := evidence(cells).get(metric)) is not None:
             behind.setdefault(dataset, {})[model] = found
+    made = with_ratios(made, _baselines(run))
     datasets = dict.fromkeys(row.dataset for row in made)
     return Analysis(
         made,

@@ -146,9 +146,8 @@ class _Job:
             else:
                 ready.append(cell)
         self._dispatch(self._missing_jobs(cell for cell in ready if not cell.evaluation.exclusive), self._sink)
-        for cell in ready:
-            if cell.evaluation.exclusive:  # alone, and in a fresh process
-                self._dispatch(self._missing_jobs(iter([cell])), self._sink, workers=1)
+        for job in _alternating(self._missing_jobs(cell for cell in ready if cell.evaluation.exclusive)):
+            self._dispatch(iter([job]), self._sink, workers=1)  # alone, and in a fresh process
 
     def _missing(self, cell: CellPlan) -> bool:
         return any(not self.store.has(task.key) for task in cell.tasks())
@@ -212,6 +211,14 @@ class _Job:
         )
         self.run.add_failure(failure)
         self.display.note(f"{cell.label}[{task.start}:{task.stop}]: failed ({why.reason}): {why.message}")
+
+
+def _alternating(jobs: Iterator[AnyJob]) -> list[AnyJob]:
+    """Timings in an order that has nothing to do with the models: all first processes, then all second ones, and so on.
+
+    So a machine that slowly changes its speed favours no model.
+    """
+    return sorted(jobs, key=lambda job: (job.task.start if isinstance(job, TaskJob) else 0, job.key))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from bench.contracts import REGISTRIES, Attack, Dataset, DatasetChoice, Plugin
+from bench.contracts import REGISTRIES, AdapterChoice, Attack, Dataset, DatasetChoice, PairedProbe, Plugin
 from bench.errors import GauntletError, did_you_mean
 from bench.suite_parts import (
     KINDS,
@@ -62,6 +62,7 @@ class Checks:
                     self.plugin((*keys, "outliers"), entry.get("outliers"), "dataset")
                     self.detector(keys, entry)
         self.unique("evaluations", labels)
+        self.baselines()
         self.unique("models", [(keys, entry.get("name")) for keys, entry in self.entries("models")])
         self.unique("data sets", [(keys, _label(entry, "dataset")) for keys, entry in self.entries("datasets")])
         return self.findings
@@ -152,6 +153,20 @@ class Checks:
                     message = f"needs `fit_on:`: the data set '{chosen}' has no split 'train' to fit '{name}' on"
                     self.find((*keys, "detector"), message)
 
+    def baselines(self) -> None:
+        """Each `baseline:` is a model of the suite, and a probe that compares has something to compare with."""
+        known = [str(entry.get("name")) for _, entry in self.entries("models")]
+        given = [(keys, entry["baseline"]) for keys, entry in self.entries("models") if entry.get("baseline")]
+        for keys, name in given:
+            if isinstance(name, str) and name not in known:
+                self.find((*keys, "baseline"), f"no model '{name}' in this suite{did_you_mean(name, known)}")
+        for keys, entry in self.entries("evaluations", "probes"):
+            name = entry.get("probe")
+            if given or not isinstance(name, str) or name not in REGISTRIES["probes"]:
+                continue
+            if issubclass(REGISTRIES["probes"].get(name), PairedProbe):
+                self.find(keys, f"'{name}' compares a model with its baseline: add `baseline: NAME` to a model")
+
     def radii(self, name: str, entry: dict[str, Any], keys: Keys) -> None:
         if not any(did_you_mean(key, ["epsilons"]) for key in entry if key != "epsilons"):  # told at that key
             self.find((*keys, "epsilons"), f"is missing: '{name}' needs the radii of the ball, such as [2/255, 8/255]")
@@ -203,6 +218,8 @@ class Checks:
                     below = (*keys, name) if index is None else (*keys, name, index)
                     if issubclass(inner, DatasetChoice):
                         self.plugin(below, item, "dataset")
+                    elif issubclass(inner, AdapterChoice):
+                        self.plugin(below, item, "adapter")
                     elif isinstance(item, dict):
                         self.paths(inner, item, below, split)
             elif Path in leaves(field.annotation):
@@ -265,7 +282,8 @@ class Checks:
         if not isinstance(board, dict):
             return []
         evaluations = self.document.data.get("evaluations", {})
-        known = Evaluations.model_validate_json(json.dumps(evaluations), strict=True).metric_names()
+        compared = any(entry.get("baseline") for _, entry in self.entries("models"))
+        known = Evaluations.model_validate_json(json.dumps(evaluations), strict=True).metric_names(compared)
         columns = board.get("columns")
         asked: list[tuple[Keys, Any]] = [
             (("leaderboard", "columns", index), column)

@@ -49,6 +49,8 @@ class ModelSpec(Part):
     """A model of the registry: NAME (the newest version) or NAME/VERSION (`gauntlet models list`)."""
     args: Arguments = Field(default_factory=dict)
     """Arguments of the adapter. Files are relative to the suite."""
+    baseline: Label | None = None
+    """Name of the model of this suite that it is compared with: for ratios of size, work and time."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelSpec":
@@ -180,8 +182,10 @@ class Evaluations(Part):
     detectors: Annotated[tuple[DetectorSpec, ...], Field(max_length=MAX_ENTRIES)] = ()
     """Does it notice?"""
 
-    def metric_names(self) -> list[str]:
+    def metric_names(self, compared: bool = False) -> list[str]:
         """The metrics that records of these evaluations yield, in the order of the suite, worst cases last.
+
+        compared: whether some model of the suite has a baseline, so that there are ratios.
 
         Where two probes yield a figure of one name, the later one's has its label appended, as in bench.metrics.rows.
         """
@@ -199,6 +203,8 @@ class Evaluations(Part):
         for probe in self.probes:
             for figure in contracts.probes.get(probe.probe).figures():
                 found[f"{figure}/{probe.name}" if figure in found else figure] = None
+        if compared:
+            found |= dict.fromkeys(ratio for ratio, metric in names.RATIOS.items() if metric in found)
         for detector in self.detectors:
             found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in names.DETECTION)
             if contracts.detectors.get(detector.detector).fits:
@@ -267,7 +273,7 @@ class Suite(Part):
 
     def metric_names(self) -> list[str]:
         """The metrics that a complete run yields for every row. Raises PluginError for an unknown attack or probe."""
-        return self.evaluations.metric_names()
+        return self.evaluations.metric_names(any(model.baseline for model in self.models))
 
 
 KINDS: Mapping[str, type[Part]] = {  # by the key that names the plugin

@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from bench import contracts, measure, plugins
-from bench.contracts import Classifier, Detector, Report, Samples
+from bench.contracts import Classifier, Detector, PairedProbe, Report, Samples
 from bench.data import subset
 from bench.errors import DataError, GauntletError, PluginError
+from bench.memory import loading
 from bench.plan import CellPlan, DatasetRef, EvaluationRef, ModelRef, Task
 from bench.records import Kind, Reason, encode
 from bench.store import digest
@@ -165,6 +166,8 @@ class Worker:
             return measure.attacked(attack, ref.epsilons, purpose, model, samples, indices, cell.seed)
         if ref.kind is Kind.PROBE:
             probe = contracts.probes.build(ref.plugin, ref.args)
+            if cell.baseline is not None and isinstance(probe, PairedProbe):
+                return measure.compared(probe, model, self._model(cell.baseline)[0], samples, ref.hardware)
             return measure.probed(probe, model, samples, artefact, ref.hardware)
         detector = self._detector(cell)
         if ref.kind is Kind.COST:
@@ -185,7 +188,10 @@ class Worker:
             try:
                 artefact = None if ref.weights is None else self._bytes(ref.weights)
                 adapter = contracts.adapters.build(ref.plugin, ref.args)
-                self._models[key] = adapter.place(adapter.build(artefact), self.device), artefact
+                with loading() as took:
+                    model = adapter.place(adapter.build(artefact), self.device)
+                model.loading = took()
+                self._models[key] = model, artefact
             except (MemoryError, torch.OutOfMemoryError, DataError):
                 raise
             except Exception as problem:

@@ -26,11 +26,24 @@ TIMES = (
     "cold_start",
     "overhead",
     "fit_seconds",
+    "cpu_ms",
+    "speedup",
+    "mlperf",
+    "energy",
 )  # heads of figures that are valid on one machine only
-COSTS = {"macs": "MACs", "flops": "FLOPs", "size_bytes": "size", "parameter_bytes": "parameter size"}
+COSTS = {
+    "macs": "MACs",
+    "flops": "FLOPs",
+    "effective_macs": "effective MACs",
+    "packed_bytes": "packed size",
+    "size_bytes": "size",
+    "parameter_bytes": "parameter size",
+}
+RATIOS = ("speedup", "compression_ratio", "theoretical_speedup")  # baseline / own
 HIGHER = (
     *("clean_accuracy", "robust_accuracy", "median_distance", "auroc", "ap_out", "ap_in", "throughput"),
     *("precision", "recall", "f1", "soft_f1", "coverage_at_risk"),
+    *RATIOS,
 )
 
 

@@ -11,7 +11,7 @@ from bench.metrics.separation import Separation
 from bench.records import Row
 from reports import formats
 
-UNRANKED = ("contended", "simulated")  # kinds of flags that keep a figure out of a ranking
+UNRANKED = ("contended", "simulated", "mixed", "invalid")  # kinds of flags that keep a figure out of a ranking
 TESTS = {
     "mcnemar": "McNemar's test",
     "bootstrap": "paired bootstrap",
@@ -152,7 +152,7 @@ def usual_columns(rows: Iterable[Row]) -> tuple[str, ...]:
 
 def explains(name: str) -> bool:
     """Whether a figure explains another one rather than compares models."""
-    left_out = {"attack_success", "forwards", "backwards", "overhead", "detector_passes", *names.FITTED}
+    left_out = {"attack_success", "forwards", "backwards", "overhead", "detector_passes", "layer", *names.FITTED}
     return formats.head(name) in left_out | {*names.DETECTION, *names.CONFIDENCE} - {"auroc"}
 
 

@@ -6,12 +6,14 @@ the kinds are explained in `KINDS`, and in docs/metrics.md.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench import names
 from bench.metrics import confidence, outliers, robustness
+from bench.metrics.efficiency import merged
 from bench.metrics.robustness import Attacked
 from bench.records import Cell, Failure, Kind, Metric, Row
 
@@ -27,6 +29,11 @@ KINDS: Mapping[str, str] = {
     "nan": "The model's scores were NaN for some samples. They count as wrong.",
     "contended": "The machine was busy with something else during the timing: the figure is not ranked.",
     "simulated": "The speed is not real: the model's arithmetic is imitated by slower or faster one. It is not ranked.",
+    "mixed": "The two models of a ratio run on different runtimes: the ratio is not ranked.",
+    "invalid": "MLPerf's LoadGen calls the run invalid: the figure is not ranked.",
+    "uncertified": "The run was shorter than the MLPerf rules ask.",
+    "source": "Which counter of the machine the figure was read from.",
+    "unavailable": "This machine has no means to measure the figure.",
     "not settled": "The timing never became steady during the warm-up.",
     "too few queries": "A percentile is given only from enough queries to stand on.",
     "dynamic": "The model does more work for some inputs than for others; the figure is the mean.",
@@ -147,11 +154,16 @@ class _Line:
                 self.flag(name, "floor", f"none of {metric.n} samples survives")
 
     def probe(self, cell: Cell) -> None:
+        groups: dict[str, list[dict[str, Any]]] = {}
         for figure in cell.table.to_pylist():
-            metric = Metric(value=figure["value"], low=figure["low"], high=figure["high"], n=figure["n"])
-            name = self.add(figure["name"], metric, cell)
-            self.flags += [f"{name}: {flag}" for flag in figure["flags"]]
+            groups.setdefault(figure["name"], []).append(figure)
             self.hardware |= {figure["hardware"]} - {None}
+        for group, figures in groups.items():
+            metric, flags = merged(figures)
+            name = self.add(group, metric, cell)
+            self.flags += [f"{name}: {flag}" for flag in flags]
+            if cell.failures:
+                self.flag(name, "incomplete", f"{len(cell.failures)} of its processes failed")
 
     def calibration(self, cell: Cell) -> None:
         """Of records that hold scores: how far confidence can be believed, and what it is worth for abstaining."""

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.probes._operations import Form, Operation
+
 # operation -> position of its left operand: every element of the result sums over that operand's last dimension
 PRODUCTS = {"mm": 0, "bmm": 0, "mv": 0, "dot": 0, "matmul": 0, "linear": 0, "addmm": 1, "baddbmm": 1, "addmv": 1}
 CONVOLUTIONS = {"convolution", "conv1d", "conv2d", "conv3d"}
@@ -42,10 +44,31 @@ POINTWISE = (
 class Count:
     """What one pass did. `unknown` names what was not counted, and where it ran."""
 
-    macs: int = 0
-    binary_macs: int = 0  # of 1-bit weights with 1-bit activations; a part of `macs`
-    bit_operations: int = 0  # sum of MACs x bits of a weight x bits of an activation
+    operations: list[Operation] = field(default_factory=list)
+    normalised: int = 0  # elements that a BatchNorm scaled and shifted
     unknown: set[str] = field(default_factory=set)
+
+    @property
+    def macs(self) -> int:
+        return sum(one.macs for one in self.operations)
+
+    @property
+    def binary_macs(self) -> int:
+        """Of 1-bit weights with 1-bit activations; a part of `macs`."""
+        return sum(one.macs for one in self.operations if one.binary)
+
+    @property
+    def effective_macs(self) -> int:
+        return sum(one.effective_macs for one in self.operations)
+
+    @property
+    def bias_adds(self) -> int:
+        return sum(one.bias_adds for one in self.operations)
+
+    @property
+    def bit_operations(self) -> int:
+        """Sum of MACs x bits of a weight x bits of an activation."""
+        return sum(one.macs * prod(one.bits) for one in self.operations)
 
 
 def count(run: Callable[[Tensor], object], module: nn.Module, x: Tensor) -> Count:
@@ -54,7 +77,7 @@ def count(run: Callable[[Tensor], object], module: nn.Module, x: Tensor) -> Coun
     A layer that computes on fewer bits than its float tensors have says so in an attribute
     `operand_bits = (bits of a weight, bits of an activation)`.
     """
-    counter = _Counter()
+    counter = _Counter(module)
     with ExitStack() as stack, torch.no_grad():
         for name, layer in module.named_modules():
             if isinstance(layer, torch.jit.ScriptModule):
@@ -78,10 +101,11 @@ class _Visit:
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    def __init__(self) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.count = Count()
         self.visits: list[_Visit] = []
+        self.learnt = {tensor.data_ptr() for tensor in module.parameters() if tensor.layout == torch.strided}
 
     def entering(self, name: str, layer: nn.Module) -> Callable[..., None]:
         return lambda *_: self.visits.append(_Visit(name, layer))
@@ -101,6 +125,8 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         multiplies = operation.namespace not in ("aten", "prims", "prim") or MULTIPLIES & set(name.split("_"))
         if multiplies:
             self._multiplied(f"{operation.namespace}::{name}", name, args, result)
+        elif "batch_norm" in name:
+            self.count.normalised += (result[0] if isinstance(result, tuple) else result).numel()
         return result
 
     def _multiplied(self, full_name: str, name: str, args: tuple[Any, ...], result: Any) -> None:
@@ -113,14 +139,44 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         elif any(tensor.layout != torch.strided for tensor in tensors):
             self.count.unknown.add(f"{full_name} of sparse tensors ({visit.name})")
         else:
-            left = PRODUCTS.get(name, 0)
-            self._add(_macs(name, args, result), args[left], args[left + 1], visit.layer)
+            self.count.operations.append(self._operation(name, args, result, visit))
 
-    def _add(self, macs: int, left: Tensor, right: Tensor, layer: nn.Module) -> None:
-        bits = getattr(layer, "operand_bits", (8 * right.element_size(), 8 * left.element_size()))
-        self.count.macs += macs
-        self.count.binary_macs += macs if tuple(bits) == (1, 1) else 0
-        self.count.bit_operations += macs * prod(bits)
+    def _operation(self, name: str, args: tuple[Any, ...], result: Tensor, visit: _Visit) -> Operation:
+        place = PRODUCTS.get(name, 0)
+        inputs, weight = args[place], args[place + 1]
+        form = _form(name, inputs, weight)
+        if form is Form.LINEAR and inputs.data_ptr() in self.learnt:  # W @ x instead of x @ W
+            inputs, weight = weight, inputs
+        macs = _macs(name, args, result)
+        elements = weight.numel() if form is not Form.PRODUCT else 0
+        nonzero = int(torch.count_nonzero(weight)) if elements else 0
+        active = int(torch.count_nonzero(inputs)) / inputs.numel() if inputs.numel() else 0.0
+        given = getattr(visit.layer, "operand_bits", None)
+        return Operation(
+            layer=visit.name,
+            form=form,
+            macs=macs,
+            effective_macs=macs if not elements else macs * nonzero // elements,  # each weight is used equally often
+            outputs=result.numel(),
+            biased=_biased(name, args),
+            bits=(given[0], given[1]) if given else (8 * weight.element_size(), 8 * inputs.element_size()),
+            weights=elements,
+            nonzero=nonzero,
+            active=active,
+        )
+
+
+def _form(name: str, left: Tensor, right: Tensor) -> Form:
+    """A product of two matrices is a linear layer's; one of two stacks of matrices multiplies activations."""
+    if name not in PRODUCTS:
+        return Form.CONVOLUTION
+    return Form.LINEAR if (left.ndim <= 2 and right.ndim <= 2) or name == "linear" else Form.PRODUCT
+
+
+def _biased(name: str, args: tuple[Any, ...]) -> bool:
+    if name in ("addmm", "addmv", "baddbmm"):
+        return True
+    return name not in ("mm", "mv", "bmm", "dot", "matmul") and len(args) > 2 and args[2] is not None
 
 
 def _macs(name: str, args: tuple[Any, ...], result: Tensor) -> int:

@@ -4,7 +4,7 @@ import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
-from time import perf_counter_ns, thread_time_ns
+from time import perf_counter_ns, process_time_ns, thread_time_ns
 
 import torch
 
@@ -42,6 +42,11 @@ def watched(measure: Callable[[], None], device: str) -> Disturbance:
     measure()
     cpu, wall, switches = thread_time_ns() - cpu, perf_counter_ns() - wall, _switches() - switches
     return Disturbance(share=cpu / wall, switches=switches / (wall / 1e9), drift=canary(device) / before - 1)
+
+
+def cpu_clock() -> Callable[[], int]:
+    """Nanoseconds of CPU time: of this thread where torch computes on it alone, else of the whole process."""
+    return thread_time_ns if torch.get_num_threads() == 1 else process_time_ns
 
 
 def canary(device: str) -> float:

@@ -4,18 +4,23 @@ import gc
 from collections.abc import Sequence
 from itertools import cycle
 from time import perf_counter, perf_counter_ns
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from bench.contracts import Classifier, Figure, Probe, Realisation, Samples, probe
-from bench.probes._disturbance import synchronise, watched
+from bench.probes._disturbance import cpu_clock, synchronise, watched
 from bench.probes._timing import interval, percentile, queries_needed, warm_up
 
-PERCENTILES = {"latency_ms/p50": 0.5, "latency_ms/p90": 0.9}
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 BATCHES = 16  # distinct batches that the queries take in turn
+TIERS: dict[str, dict[str, float]] = {  # the least that a tier stands for
+    "smoke": {"queries": 64, "seconds": 0.5, "processes": 1},
+    "standard": {"queries": 1024, "seconds": 10.0, "processes": 6},
+}
 
 
 @probe("latency")
@@ -29,24 +34,49 @@ class Latency(Probe):
 
     exclusive = True
 
+    tier: Literal["smoke", "standard"] = Field(default="smoke", description="sets the three that follow")
     queries: int = Field(default=64, ge=2, description="queries, at least")
+    processes: int = Field(default=1, ge=1, le=100, description="fresh processes, each of which measures it once")
     seconds: float = Field(default=0.5, ge=0, description="and so long, at least: short runs hide disturbances")
     batch_size: int = Field(default=1, ge=1, description="inputs per query")
     warmup_runs: int = Field(default=50, ge=50, description="queries before the first that counts, at least")
     warmup_seconds: float = Field(default=2.0, ge=0, description="and so long, at least")
     warmup_cap: float = Field(default=10.0, gt=0, description="seconds after which it starts even if not settled")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_tier_asks(cls, given: Any) -> Any:
+        tier = TIERS.get(given.get("tier", "smoke")) if isinstance(given, dict) else None
+        return given if tier is None else {**tier, **given}
+
+    @model_validator(mode="after")
+    def _no_less_than_the_tier(self) -> "Latency":
+        for field, least in TIERS["standard"].items():
+            if self.tier == "standard" and getattr(self, field) < least:
+                raise ValueError(
+                    f"tier 'standard' needs {field} of {least:g} or more, got {getattr(self, field):g}: "
+                    "raise it, leave it out, or use tier 'smoke'"
+                )
+        return self
+
+    def repetitions(self) -> int:
+        return self.processes
+
     def measure(self, model: Classifier, samples: Samples, artefact: bytes | None) -> Sequence[Figure]:
-        batches = cycle(_batches(model, samples, self.batch_size))
+        batches = cycle(ready_batches(model, samples, self.batch_size))
         times: list[float] = []
+        busy: list[float] = []
+        clock = cpu_clock()
 
         def query() -> float:
-            return _timed(model, next(batches))
+            return timed(model, next(batches))
 
         def measured() -> None:
             end = perf_counter() + self.seconds
             while len(times) < self.queries or perf_counter() < end:
+                before = clock()
                 times.append(query())
+                busy.append((clock() - before) / 1e6)
 
         collecting = gc.isenabled()
         gc.collect()
@@ -59,9 +89,11 @@ class Latency(Probe):
         finally:
             if collecting:
                 gc.enable()
-        flags = _flags(model, reasons, unsettled)
+        flags = timing_flags(model, reasons, unsettled)
         return [
-            *_percentiles(sorted(times), flags),
+            *_percentiles("latency_ms", PERCENTILES, sorted(times), flags),
+            *_percentiles("cpu_ms", {"p50": 0.5}, sorted(busy), flags),
+            _loading(model, flags),
             Figure(name="latency_ms/first", value=first, unit="ms", n=1, flags=flags),
             Figure(
                 name="throughput",
@@ -74,16 +106,25 @@ class Latency(Probe):
 
     @classmethod
     def figures(cls) -> tuple[str, ...]:
-        return (*PERCENTILES, "latency_ms/first", "throughput")
+        percentiles = (f"latency_ms/{name}" for name in PERCENTILES)
+        return (*percentiles, "cpu_ms/p50", "cold_start_ms", "latency_ms/first", "throughput")
 
 
-def _batches(model: Classifier, samples: Samples, size: int) -> list[Tensor]:
+def _loading(model: Classifier, flags: tuple[str, ...]) -> Figure:
+    """Building the model from its bytes and putting it onto its device."""
+    took = model.loading
+    value = None if took is None else 1e3 * took.seconds
+    unknown = ("unknown: the engine did not load this model",) if took is None else ()
+    return Figure(name="cold_start_ms", value=value, unit="ms", n=1, flags=(*unknown, *flags))
+
+
+def ready_batches(model: Classifier, samples: Samples, size: int) -> list[Tensor]:
     """Up to BATCHES batches of `size` inputs on the model's device; the data are gone through again where too few."""
     indices = (np.arange(BATCHES * size) % len(samples)).reshape(BATCHES, size)
     return [samples.fetch(batch).to(model.device) for batch in indices.astype(np.int64)]
 
 
-def _timed(model: Classifier, x: Tensor) -> float:
+def timed(model: Classifier, x: Tensor) -> float:
     """Milliseconds of one query."""
     synchronise(model.device)
     start = perf_counter_ns()
@@ -92,9 +133,10 @@ def _timed(model: Classifier, x: Tensor) -> float:
     return (perf_counter_ns() - start) / 1e6
 
 
-def _percentiles(ordered: Sequence[float], flags: tuple[str, ...]) -> list[Figure]:
+def _percentiles(head: str, wanted: dict[str, float], ordered: Sequence[float], flags: tuple[str, ...]) -> list[Figure]:
     figures = []
-    for name, q in PERCENTILES.items():
+    for key, q in wanted.items():
+        name = f"{head}/{key}"
         needed, n = queries_needed(q), len(ordered)
         if n < needed:
             few = f"too few queries: {n} of {needed}"
@@ -105,7 +147,7 @@ def _percentiles(ordered: Sequence[float], flags: tuple[str, ...]) -> list[Figur
     return figures
 
 
-def _flags(model: Classifier, reasons: Sequence[str], unsettled: float | None) -> tuple[str, ...]:
+def timing_flags(model: Classifier, reasons: Sequence[str], unsettled: float | None) -> tuple[str, ...]:
     flags = []
     if model.realisation is Realisation.SIMULATED:
         flags.append("simulated: the speed is that of float arithmetic which imitates another")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 
+from adapters.deployed import pack as pack_deployed
 from adapters.odin_cnn import OdinCnn
 from adapters.reference import SmallCnn, SmallCnnBinarised, SmallCnnPruned
 from adapters.reference_nets import binary_weights, pack
@@ -35,7 +36,20 @@ def _built(name: str, fields: dict[str, object], weights: bytes) -> tuple[Adapte
     return adapters.build(name, models.FIELDS | fields), weights
 
 
+def _deployed() -> tuple[Adapter, bytes]:
+    _, weights = _reference(SmallCnn)
+    fields = {"model": {"adapter": "small_cnn"}, "target": "eager"}
+    adapter = adapters.build("deployed", fields)
+    source = SmallCnn().build(weights)
+    facts = {
+        "input_shape": list(source.input_shape), "bounds": list(source.bounds), "classes": source.classes,
+        "stochastic": False, "gradients": "exact", "realisation": "dense",
+    }  # fmt: skip
+    return adapter, pack_deployed(weights, weights, facts)
+
+
 EXAMPLES: dict[str, Callable[[], tuple[Adapter, bytes | None]]] = {
+    "deployed": _deployed,
     "mlflow": _mlflow,
     "odin_cnn": _odin_cnn,
     "onnx": lambda: _built("onnx", {"feature_layers": ["activated"]}, models.onnx_of(models.small_net())),
@@ -43,6 +57,7 @@ EXAMPLES: dict[str, Callable[[], tuple[Adapter, bytes | None]]] = {
     "small_cnn": lambda: _reference(SmallCnn),
     "small_cnn_binarised": lambda: _reference(SmallCnnBinarised),
     "small_cnn_pruned": lambda: _reference(SmallCnnPruned),
+    "zeroed": lambda: (adapters.build("zeroed", {"model": {"adapter": "small_cnn"}}), _reference(SmallCnn)[1]),
     "torch": lambda: (adapters.build("torch", TORCH), models.state_bytes(models.small_net())),
     "torch_export": lambda: _built(
         "torch_export", {"trusted": True, "feature_layers": ["relu"]}, models.exported_bytes(models.small_net())

@@ -118,7 +118,7 @@ def test_what_the_counter_does_not_know_is_named_and_what_it_knows_stays_a_lower
 
     figures = measured(Net(nn.Linear(6, 6), layer), (6,))
     assert figures["macs"].value == 36
-    assert all(figure.flags == (f"incomplete: {named}",) for figure in figures.values())
+    assert all(figure.flags[:1] == (f"incomplete: {named}",) for figure in figures.values())
 
 
 def test_a_sparse_product_is_named_instead_of_counted_as_dense():
