@@ -107,7 +107,7 @@ class Plugin(Frozen):
         """The first line of the class's own docstring."""
         return (cls.__doc__ or "").strip().partition("\n")[0]
 
-    def parts(self) -> "tuple[Plugin, ...]":
+    def inner_plugins(self) -> "tuple[Plugin, ...]":
         """Other plugins that this one works through: their source and versions are a part of its identity."""
         return ()
 
