@@ -227,8 +227,8 @@ def test_norms_are_those_of_the_textbook():
 
 def test_a_detector_that_says_nan_is_an_error():
     class Nan(Detector):
-        def score(self, model: Classifier, x: Tensor) -> np.ndarray:
+        def score(self, model: Classifier, x: Tensor, random: SampleRandom) -> np.ndarray:
             return np.full(len(x), np.nan)
 
     with pytest.raises(ValueError, match="never NaN"):
-        detected(Nan(), False, Threshold(), samples(), np.arange(N))
+        detected(Nan(), False, Threshold(), samples(), np.arange(N), 0)

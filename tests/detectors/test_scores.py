@@ -11,8 +11,10 @@ from torch import Tensor
 
 from bench import plugins
 from bench.contracts import Bounds, Classifier, detectors
+from bench.randomness import SampleRandom
 
 plugins.load_built_in()
+NO_DRAWS = SampleRandom([])
 LOGITS = torch.randn(200, 7, generator=torch.Generator().manual_seed(0)) * 6
 
 
@@ -41,24 +43,24 @@ REFERENCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_the_score_is_what_scipy_computes(name: str):
-    found = detectors.build(name, {}).score(Fixed(), LOGITS)
+    found = detectors.build(name, {}).score(Fixed(), LOGITS, NO_DRAWS)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, REFERENCES[name](LOGITS.double().numpy()), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_an_unsure_prediction_is_more_outlying_than_a_sure_one(name: str):
-    sure, unsure = detectors.build(name, {}).score(Fixed(), torch.tensor([[9.0] + [0.0] * 6, [1.0] + [0.0] * 6]))
+    sure, unsure = detectors.build(name, {}).score(Fixed(), torch.tensor([[9.0] + [0.0] * 6, [1.0] + [0.0] * 6]), NO_DRAWS)
     assert unsure > sure
 
 
 def test_saturated_scores_do_not_tie_as_they_would_in_float32():
     x = torch.tensor([[20.0] + [0.0] * 6, [25.0] + [0.0] * 6, [30.0] + [0.0] * 6])
-    assert len(set(detectors.build("max_softmax", {}).score(Fixed(), x))) == 3
+    assert len(set(detectors.build("max_softmax", {}).score(Fixed(), x, NO_DRAWS))) == 3
 
 
 def test_the_temperature_of_the_energy_scales_before_and_after():
-    found = detectors.build("energy", {"temperature": 3.0}).score(Fixed(), LOGITS)
+    found = detectors.build("energy", {"temperature": 3.0}).score(Fixed(), LOGITS, NO_DRAWS)
     np.testing.assert_allclose(found, -3 * special.logsumexp(LOGITS.double().numpy() / 3, axis=1))
 
 
