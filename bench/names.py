@@ -4,6 +4,7 @@ MLflow refuses `=`, `@` and `,` in a name and sorts by the text: the norm stands
 """
 
 CLEAN_ACCURACY = "clean_accuracy"
+TIMES = ("latency", "throughput", "cold_start")  # how figures begin that are valid on one machine only
 WORST = "worst"  # in the place of an attack: the samples that survive every attack of that norm
 
 

@@ -10,7 +10,6 @@ MISSING = "–"
 NORMS = {"l0": "L0", "l1": "L1", "l2": "L2", "linf": "L∞"}
 SHARES = ("clean_accuracy", "robust_accuracy", "attack_success")
 DETECTION = {"auroc": "AUROC", "ap_out": "AP out", "ap_in": "AP in", "fpr95": "FPR95", "fpr95_id_positive": "FPR95 in"}
-TIMES = ("latency", "throughput", "cold_start")  # heads of figures that are valid on one machine only
 COSTS = {"macs": "MACs", "flops": "FLOPs", "size_bytes": "size", "parameter_bytes": "parameter size"}
 HIGHER = ("clean_accuracy", "robust_accuracy", "median_distance", "auroc", "ap_out", "ap_in", "throughput")
 
@@ -31,7 +30,7 @@ def is_bounded(name: str) -> bool:
 
 
 def is_timing(name: str) -> bool:
-    return name.startswith(TIMES)
+    return name.startswith(names.TIMES)
 
 
 def higher_is_better(name: str) -> bool:
