@@ -171,7 +171,9 @@ def publish(run: RunName = str(OUTPUT), output: Output = OUTPUT, tracking_uri: U
     from bench import results, runs, verbs
 
     found = runs.find(run, output)
-    _say(verbs.publish(found, results.analysis(found), tracking_uri))
+    made = results.analysis(found)
+    verbs.write_reports(found, made, found.reports)
+    _say(verbs.publish(found, made, tracking_uri))
 
 
 @app.command("list")

@@ -16,12 +16,16 @@ from bench.runs import Run
 
 
 def sides(run: Run, only: str | None = None, renamed: Mapping[str, str] | None = None) -> list[Side]:
-    """The rows of a run with what stands behind them. renamed: what its models are called on the other side."""
+    """The rows of a run with what stands behind them. renamed: what its models are called on the other side; a model
+    that bears such a name already has no counterpart there, and is left out."""
+    renamed = renamed or {}
     found = []
-    for _, group in groupby(run.cells(only), key=lambda cell: (cell.model, cell.dataset)):
+    for (model, _), group in groupby(run.cells(only), key=lambda cell: (cell.model, cell.dataset)):
+        if model in renamed.values() and model not in renamed:
+            continue
         cells = list(group)
         (row,) = rows_of_cells(cells)
-        name = (renamed or {}).get(row.model, row.model)
+        name = renamed.get(model, model)
         found.append(Side(row.model_copy(update={"model": name}), evidence(cells)))
     return found
 

@@ -4,6 +4,8 @@ MLflow refuses `=`, `@` and `,` in a name and sorts by the text: the norm stands
 """
 
 CLEAN_ACCURACY = "clean_accuracy"
+# how figures begin that are valid on one machine only
+TIMES = ("latency", "throughput", "cold_start", "overhead", "fit_seconds", "cpu_ms", "speedup", "mlperf", "energy")
 WORST = "worst"  # in the place of an attack: the samples that survive every attack of that norm
 
 SELECTIVE = ("aurc", "e_aurc", "coverage_at_risk_0.01", "coverage_at_risk_0.05")

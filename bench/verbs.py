@@ -77,12 +77,14 @@ def open_suite(path: Path, overrides: Sequence[str]) -> Opened:
 
 
 def deliver(run: Run, uri: str | None, display: Display, only: str | None) -> Delivered:
-    """Write the reports of a run and log it to MLflow. What could not be logged is said, and can be logged later."""
+    """Write the reports of a run, of all its rows, and log it to MLflow. What could not be logged is said, and can be
+    logged later. only: the rows that are returned."""
     display.note(f"{run.submission}: writing the leaderboard")
-    found = results.analysis(run, only)
-    story = [f"leaderboard: {write_reports(run, found, run.reports)}"]
+    everything = results.analysis(run)
+    found = results.analysis(run, only) if only else everything
+    story = [f"leaderboard: {write_reports(run, everything, run.reports)}"]
     try:
-        story += publish(run, results.analysis(run) if only else found, uri)
+        story += publish(run, everything, uri)
     except TrackingError as problem:
         story += [f"not logged to MLflow: {problem}", f"later: gauntlet publish {run.submission} --output {run.output}"]
     failures = run.failures
@@ -94,9 +96,8 @@ def deliver(run: Run, uri: str | None, display: Display, only: str | None) -> De
 
 
 def publish(run: Run, found: Analysis, uri: str | None) -> list[str]:
-    """Log a run to MLflow. Returns what the user is told. Raises TrackingError."""
+    """Log a run whose reports are written to MLflow. Returns what the user is told. Raises TrackingError."""
     where = uri or tracking.default_uri(run.output)
-    write_reports(run, found, run.reports)
     shown = view(run, found)
     note = render(found.rows, shown, "md")
     files = artifacts(run, found, shown)

@@ -8,10 +8,9 @@ from pathlib import Path
 from bench import comparing
 from bench.metrics.changes import Side, changes
 from bench.runs import Run
-from reports import formats
 from reports.comparison import Comparison, junit, render
 from reports.gates import Gate, judge
-from reports.ranking import explains
+from reports.ranking import explains, unfit
 
 
 def compare(first: Run, second: Run, only: str | None, match: Sequence[str], fail_if: Sequence[str]) -> Comparison:
@@ -48,7 +47,7 @@ def _compared(
     def wanted(name: str) -> bool:
         return not explains(name) or any(gate.concerns(name) for gate in gates)
 
-    found = changes(before, after, wanted, formats.is_timing)
+    found = changes(before, after, wanted, unfit)
     return Comparison(*names, found, notes, judge(gates, found))
 
 

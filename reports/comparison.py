@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.errors import Mistake, SuiteError, did_you_mean
-from bench.metrics.changes import Change
+from bench.metrics.changes import NO_TEST, Change
 from reports import formats
 from reports.gates import Judged
 from reports.text import plain, quoted
@@ -76,9 +76,9 @@ def _cells(change: Change) -> tuple[str, str, str, str, str]:
         moved, p = change.why_not, ""
     else:
         moved = formats.change(change.metric, gap.value)
-        if gap.test != "exact" and gap.low is not None and gap.high is not None:
+        if gap.test not in NO_TEST and gap.low is not None and gap.high is not None:
             moved += f" ({formats.change(change.metric, gap.low)} to {formats.change(change.metric, gap.high)})"
-        p = "" if change.p is None or gap.test == "exact" else _p(change.p)
+        p = "" if change.p is None or gap.test in NO_TEST else _p(change.p)
     values = [
         formats.MISSING if one is None else formats.number(change.metric, one.value)
         for one in (change.first, change.second)
@@ -90,19 +90,24 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _groups(comparison: Comparison) -> list[tuple[str, list[Change], int]]:
-    """Model and data set, the figures that changed, and how many did not."""
+def _groups(comparison: Comparison) -> list[tuple[str, list[Change], str]]:
+    """Model and data set, the figures that changed, and what is said of the others."""
     groups: dict[str, list[Change]] = {}
     for change in comparison.changes:
         groups.setdefault(f"{change.model} on {change.dataset}", []).append(change)
-    return [
-        (name, [one for one in group if one.changed], sum(not one.changed for one in group))
-        for name, group in groups.items()
-    ]
+    made: list[tuple[str, list[Change], str]] = []
+    for name, group in groups.items():
+        changed = [one for one in group if one.changed]
+        if all(one.why_not.startswith("the row is only") for one in group):
+            made.append((name, [], group[0].why_not))
+        else:
+            same = len(group) - len(changed)
+            made.append((name, changed, f"{same} figures unchanged" if same else ""))
+    return made
 
 
 def _explained(comparison: Comparison) -> str:
-    tested = [gap.test for one in comparison.changes if (gap := one.difference) is not None and gap.test != "exact"]
+    tested = [gap.test for one in comparison.changes if (gap := one.difference) is not None and gap.test not in NO_TEST]
     if not tested:
         return "nothing was tested: no figure with chance in it stands on both sides"
     names = ", ".join(f"{test} {tested.count(test)}" for test in dict.fromkeys(tested))
@@ -124,8 +129,8 @@ def _table(comparison: Comparison, width: int) -> str:
         console.print(Text(plain(f"{comparison.first} → {comparison.second}")))
         for note in comparison.notes:
             console.print(Text(f"! {plain(note)}"))
-        for name, changed, same in _groups(comparison):
-            console.print(Text(f"\n{plain(name)}" + (f" · {same} figures unchanged" if same else "")))
+        for name, changed, rest in _groups(comparison):
+            console.print(Text(f"\n{plain(name)}" + (f" · {rest}" if rest else "")))
             if changed:
                 table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
                 for index, head in enumerate(_HEADS):
@@ -145,14 +150,14 @@ def _markdown(comparison: Comparison) -> str:
         parts.append("\n".join(f"- {quoted(line.strip())}" for line in _verdicts(comparison)))
     if comparison.notes:
         parts.append("\n".join(f"- {quoted(note)}" for note in comparison.notes))
-    for name, changed, same in _groups(comparison):
+    for name, changed, rest in _groups(comparison):
         parts.append(f"## {quoted(name)}")
         if changed:
             lines = [f"| {' | '.join(_HEADS)} |", "|---|---:|---:|---:|---:|"]
             lines += [f"| {' | '.join(map(quoted, _cells(change)))} |" for change in changed]
             parts.append("\n".join(lines))
-        if same:
-            parts.append(f"{same} figures unchanged")
+        if rest:
+            parts.append(rest)
     return "\n\n".join([*parts, quoted(_explained(comparison))]) + "\n"
 
 

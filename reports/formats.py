@@ -20,17 +20,6 @@ DETECTION = {
     **{name: name for name in ("precision", "recall", "f1", "flagged")},
 }
 ABBREVIATIONS = {"ece": "ECE", "nll": "NLL", "aurc": "AURC", "rms": "RMS", "mad": "MAD"}
-TIMES = (
-    "latency",
-    "throughput",
-    "cold_start",
-    "overhead",
-    "fit_seconds",
-    "cpu_ms",
-    "speedup",
-    "mlperf",
-    "energy",
-)  # heads of figures that are valid on one machine only
 COSTS = {
     "macs": "MACs",
     "flops": "FLOPs",
@@ -63,7 +52,7 @@ def is_bounded(name: str) -> bool:
 
 
 def is_timing(name: str) -> bool:
-    return name.startswith(TIMES)
+    return name.startswith(names.TIMES)
 
 
 def higher_is_better(name: str) -> bool:

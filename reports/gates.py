@@ -53,13 +53,16 @@ class Gate:
         )
 
     def verdict(self, change: Change) -> str:
-        """Why the change fails the gate; empty where it passes. What cannot be judged fails: a gate never guesses."""
+        """Why the change fails the gate; empty where it passes, as what is new does. What cannot be judged fails: a
+        gate never guesses."""
         gap = change.difference
+        if change.first is None:
+            return ""  # new: there is nothing that it could have fallen or risen from
         if gap is None:
             return f"cannot be judged: {change.why_not}"
         if gap.value == 0:
             return ""
-        before = change.first.value if change.first is not None else None
+        before = change.first.value
         size = {"drops": -gap.value, "rises": gap.value, "changes": abs(gap.value)}[self.way]
         limit = self.more_than * abs(before or 0.0) if self.relative else self.more_than
         if size <= limit + 1e-12 or (self.significantly and gap.test != "exact" and not change.significant):

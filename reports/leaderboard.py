@@ -10,7 +10,8 @@ from bench.records import Row
 from reports.latex import latex
 from reports.page import page
 from reports.ranking import Facts, View
-from reports.text import comma_separated, document, markdown, print_table
+from reports.schema import document
+from reports.text import comma_separated, markdown, print_table
 
 __all__ = ["FORMATS", "Facts", "View", "print_table", "render"]
 

@@ -18,6 +18,7 @@ TESTS = {
     "delong": "DeLong's test",
     "intervals": "their intervals",
     "exact": "the figures themselves",
+    "untested": "no test: the figure has no interval",
 }
 
 
@@ -167,6 +168,12 @@ def _is_worst(name: str) -> bool:
     return name.startswith("robust_accuracy/") and f"/{names.WORST}/" in name
 
 
+def unfit(row: Row, name: str) -> str:
+    """Why a figure of a row may not be compared with another's: a flag of its own; empty where it may."""
+    flags = [flag for flag in map(Flag.parse, row.flags) if flag.concerns(name) and flag.kind in UNRANKED]
+    return flags[0].why if flags else ""
+
+
 def comparable(rows: Sequence[Row], name: str) -> list[Row]:
     """The rows whose figure may be compared: it is there, it is real, and, for a timing, of one machine."""
     machines = Counter(row.hardware for row in rows if name in row.metrics)
@@ -203,9 +210,8 @@ def _why_unranked(row: Row, rank_by: str, machine: str | None) -> str:
     title = formats.title(rank_by)
     if not math.isfinite(_value(row, rank_by)):
         return f"no value for {title}: {flags[0].why if flags else 'it was not measured'}"
-    for flag in flags:
-        if flag.kind in UNRANKED:
-            return f"{title} is {flag.why}"
+    if why := unfit(row, rank_by):
+        return f"{title} is {why}"
     if formats.is_timing(rank_by) and row.hardware != machine:
         return f"{title} was measured on other hardware than the other rows"
     return ""

@@ -1,8 +1,7 @@
-"""The leaderboard as text: for a terminal, for a page in Markdown, and for programs (CSV, JSON)."""
+"""The leaderboard as text: for a terminal, for a page in Markdown, and for spreadsheets (CSV)."""
 
 import csv
 import io
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -115,7 +114,7 @@ def plain(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-# --- Markdown, CSV, JSON ----------------------------------------------------------------------------------------------
+# --- Markdown, CSV ----------------------------------------------------------------------------------------------------
 
 
 def markdown(rows: Iterable[Row], view: View) -> str:
@@ -163,20 +162,3 @@ def comma_separated(rows: Iterable[Row], view: View) -> str:
 
 def _harmless(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
-def document(rows: Iterable[Row], view: View) -> str:
-    """One JSON document: suite, submission, and every row with all its metrics, flags and failures, best first."""
-    found = [
-        {
-            "model": line.row.model,
-            "dataset": line.row.dataset,
-            "metrics": {name: metric.model_dump() for name, metric in line.row.metrics.items()},
-            "flags": list(line.row.flags),
-            "failures": [failure.model_dump(mode="json") for failure in line.row.failures],
-        }
-        for section in sections(rows, view)
-        for line in section.lines
-    ]
-    content = {"suite": view.suite, "submission": view.submission, "rows": found}
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -3,10 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from bench import names
 from bench.metrics.evidence import Evidence, difference
 from bench.metrics.paired import Difference, holm
 from bench.metrics.separation import LEVEL
 from bench.records import Metric, Row
+
+NO_TEST = ("exact", "untested")
 
 
 @dataclass(frozen=True)
@@ -36,29 +39,36 @@ class Change:
 
     @property
     def changed(self) -> bool:
-        return self.difference is None or self.difference.value != 0
+        return self.first != self.second if self.difference is None else self.difference.value != 0
 
 
 def changes(
-    first: Sequence[Side], second: Sequence[Side], wanted: Callable[[str], bool], is_timing: Callable[[str], bool]
+    first: Sequence[Side], second: Sequence[Side], wanted: Callable[[str], bool], unfit: Callable[[Row, str], str]
 ) -> list[Change]:
     """A Change for each wanted figure of each row that either has, in the order of the second, then of the first.
 
-    Rows pair by model and data set. Timings of different hardware are not compared. Holm's correction runs over all
-    figures with chance in them, of all rows.
+    Rows pair by model and data set. Timings of different hardware are not compared, nor is a figure that is `unfit` on
+    one side (why, or an empty text). Holm's correction runs over all tested figures of all rows.
     """
     before = {(side.row.model, side.row.dataset): side for side in first}
     after = {(side.row.model, side.row.dataset): side for side in second}
     found = [
-        _change(key, name, before.get(key), after.get(key), is_timing)
+        _change(key, name, before.get(key), after.get(key), unfit)
         for key in dict.fromkeys([*after, *before])
         for name in _names(after.get(key), before.get(key))
         if wanted(name)
     ]
     tested = [index for index, one in enumerate(found) if one.difference is not None]
-    chance = [index for index in tested if (gap := found[index].difference) is not None and gap.test != "exact"]
+    chance = [index for index in tested if (gap := found[index].difference) is not None and gap.test not in NO_TEST]
     corrected = dict(zip(chance, holm([found[index].p or 0.0 for index in chance]), strict=True))
-    return [replace(one, p=float(corrected[index])) if index in corrected else one for index, one in enumerate(found)]
+    return [
+        replace(one, p=float(corrected[index]))
+        if index in corrected
+        else replace(one, p=None)
+        if one.difference is not None and one.difference.test == "untested"
+        else one
+        for index, one in enumerate(found)
+    ]
 
 
 def _names(*sides: Side | None) -> Iterable[str]:
@@ -66,7 +76,7 @@ def _names(*sides: Side | None) -> Iterable[str]:
 
 
 def _change(
-    key: tuple[str, str], name: str, before: Side | None, after: Side | None, is_timing: Callable[[str], bool]
+    key: tuple[str, str], name: str, before: Side | None, after: Side | None, unfit: Callable[[Row, str], str]
 ) -> Change:
     model, dataset = key
     a, b = (None if side is None else side.row.metrics.get(name) for side in (before, after))
@@ -75,7 +85,9 @@ def _change(
         return replace(empty, why_not=f"the row is only in the {'second' if before is None else 'first'}")
     if a is None or b is None:
         return replace(empty, why_not=f"only the {'second' if a is None else 'first'} has it")
-    if is_timing(name) and before.row.hardware != after.row.hardware:
+    if why := unfit(before.row, name) or unfit(after.row, name):
+        return replace(empty, why_not=why)
+    if name.startswith(names.TIMES) and before.row.hardware != after.row.hardware:
         return replace(empty, why_not="timed on different hardware")
     gap = difference(name, before.row, after.row, before.evidence, after.evidence)
     if gap is None:

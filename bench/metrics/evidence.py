@@ -46,6 +46,7 @@ def evidence(cells: Iterable[Cell]) -> dict[str, Evidence]:
     """
     found: dict[str, Evidence] = {}
     attacked: dict[str, list[Attacked]] = {}
+    asked: dict[str, set[float]] = {}
     for cell in cells:
         if not cell.table.num_rows or cell.kind is Kind.PROBE:
             continue
@@ -57,9 +58,10 @@ def evidence(cells: Iterable[Cell]) -> dict[str, Evidence]:
         elif cell.norm is not None:
             one = Attacked.of(cell)
             attacked.setdefault(cell.norm, []).append(one)
+            asked.setdefault(cell.norm, set()).update(cell.epsilons)
             found |= _attack(cell, one)
     for norm, attacks in attacked.items():
-        for epsilon in sorted({epsilon for one in attacks for epsilon in one.epsilons}):
+        for epsilon in sorted(asked[norm]):
             found[names.worst_case(norm, epsilon)] = _worst(attacks, epsilon)
     return found
 
@@ -76,7 +78,7 @@ def difference(
         tested = paired_difference(ours[name], theirs[name])
         if tested is not None:
             return tested
-    return unpaired_difference(a, b)
+    return unpaired_difference(name, a, b)
 
 
 def paired_difference(first: Evidence, second: Evidence) -> Difference | None:
@@ -98,13 +100,15 @@ def paired_difference(first: Evidence, second: Evidence) -> Difference | None:
     return None
 
 
-def unpaired_difference(first: Metric, second: Metric) -> Difference | None:
-    """From values and intervals alone; without intervals only equality can be told. None without values."""
+def unpaired_difference(name: str, first: Metric, second: Metric) -> Difference | None:
+    """From values and intervals alone. A count without observations is exact; what has chance in it and no interval is
+    not tested. None without values."""
     if first.value is None or second.value is None:
         return None
     ends = [end for metric in (first, second) for end in (metric.low, metric.high)]
     if all(end is None for end in ends):
-        return paired.exact(first.value, second.value)
+        counted = first.n is None and second.n is None and not name.startswith(names.TIMES)
+        return (paired.exact if counted else paired.untested)(first.value, second.value)
     return paired.independent(_ends(first), _ends(second))
 
 

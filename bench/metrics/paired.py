@@ -21,7 +21,7 @@ class Difference:
     """Second minus first, in units of the figure, with its 95 % interval, and p.
 
     n: samples that both have, or None where the two were not paired. test: "mcnemar", "bootstrap", "delong",
-    "intervals" (two independent figures) or "exact" (figures without chance: p is 0 or 1).
+    "intervals" (two independent figures), "exact" (figures without chance: p is 0 or 1) or "untested" (p is 1).
     """
 
     value: float
@@ -137,6 +137,11 @@ def independent(first: tuple[float, float, float], second: tuple[float, float, f
 def exact(first: float, second: float) -> Difference:
     """Difference of two figures without chance, such as counts of parameters: they differ, or they do not."""
     return Difference(second - first, second - first, second - first, float(first == second), "exact")
+
+
+def untested(first: float, second: float) -> Difference:
+    """Difference of two figures with chance in them that nobody knows the size of: never told apart."""
+    return Difference(second - first, None, None, 1.0, "untested")
 
 
 def _normal(value: float, error: float, test: str, n: int | None) -> Difference:

@@ -42,7 +42,7 @@ def separation(metric: str, rows: Sequence[Row], found: Mapping[str, Evidence]) 
             tested = None
             if first.model in found and second.model in found and len(pairs) <= BOOTSTRAPPED_PAIRS:
                 tested = paired_difference(found[first.model], found[second.model])
-            tested = tested or unpaired_difference(first.metrics[metric], second.metrics[metric])
+            tested = tested or unpaired_difference(metric, first.metrics[metric], second.metrics[metric])
             if tested is not None:
                 p[index] = tested.p
                 tests.add(tested.test)

@@ -14,6 +14,7 @@ from bench.metrics.intervals import wilson
 from bench.records import Metric, Row
 from reports.leaderboard import View, render
 from tests.browser.conftest import Browser
+from tests.reports.boards import board
 from tests.reports.lab import made_run
 
 Open = Callable[[Path], Browser]
@@ -160,3 +161,18 @@ def test_two_hundred_models_by_thirty_columns_are_small_and_open_in_two_seconds(
 def _main_thread(browser: Browser) -> float:
     metrics = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
     return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
+
+
+def test_a_threat_model_leaves_its_own_columns_and_a_data_set_its_own_table(opened: Open, tmp_path: Path) -> None:
+    page = tmp_path / "board.html"
+    page.write_text(render(board(), View("s"), "html"), encoding="utf-8")
+    browser = opened(page)
+    choose(browser, "dataset", "digits")
+    assert browser.find_element(By.ID, "section-1").is_displayed()
+    assert not browser.find_element(By.ID, "section-2").is_displayed()
+    choose(browser, "norm", "linf")
+    shown = [one.text for one in browser.find_elements(By.CSS_SELECTOR, ".board thead tr:first-child th")]
+    assert "Median distance" not in " ".join(shown)
+    assert "Worst case" in " ".join(shown)
+    assert "Cost" in " ".join(shown)
+    assert errors(browser) == []

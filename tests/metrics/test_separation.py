@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -53,11 +55,21 @@ def test_counts_are_told_apart_by_being_different() -> None:
     assert separated("macs", *made).apart
 
 
+def test_a_figure_with_chance_but_without_an_interval_is_never_told_apart() -> None:
+    latencies = [
+        [cells.probe(Figure(name="latency_ms/first", value=value), model=name)] for name, value in (("a", 5), ("b", 6))
+    ]
+    assert not separated("latency_ms/first", *latencies).apart
+    detectors = [[replace(cells.detector("msp", [0.1, 0.4], outer), model=str(outer))] for outer in ([0.5], [0.2, 0.9])]
+    found = separated("fpr95/msp", *detectors)
+    assert (found.tests, found.apart) == (("untested",), frozenset())
+
+
 def test_every_share_stands_on_the_very_samples_of_its_figure() -> None:
     made = [
         cells.clean([True, True, True, False]),
         cells.attack("pgd", [[False, True], [True, True], [False, False], [True, True]], [0.1, 0.2]),
-        cells.search("cw", [1.0, 2.0, 3.0, None], [2.0]),
+        cells.search("cw", [1.0, 2.0, 3.0, None], [2.0]),  # asked at an epsilon that only the cell knows
         cells.detector("msp", [0.1, 0.4, 0.3], [0.5, 0.35]),
     ]
     (line,) = rows(made)
@@ -68,6 +80,7 @@ def test_every_share_stands_on_the_very_samples_of_its_figure() -> None:
         assert one.values.sum() / one.below.sum() == pytest.approx(line.metrics[name].value), name
     assert np.median(found["median_distance/l2/cw"].values) == line.metrics["median_distance/l2/cw"].value
     assert set(found) <= set(line.metrics)
+    assert {name for name in line.metrics if name.startswith("robust_accuracy")} <= set(shares)
 
 
 def test_an_inlier_is_never_paired_with_the_outlier_of_its_number() -> None:

@@ -37,7 +37,7 @@ def test_a_run_compared_with_itself_has_not_changed(before: Run, capsys: pytest.
     )
     found = json.loads(text)
     assert code == 0
-    assert {one["difference"]["value"] for one in found["changes"]} == {0.0}
+    assert {one["difference"]["value"] for one in found["changes"] if not one["why_not"]} == {0.0}
     assert not any(one["significant"] for one in found["changes"])
 
 
@@ -83,6 +83,22 @@ def test_models_of_different_names_are_compared_where_asked(
     assert one["difference"]["n"] == 120
 
 
+def test_a_timing_that_is_not_real_is_not_compared(before: Run, after: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    _, text = say(capsys, "compare", before.folder, after.folder, "--format", "json")
+    by_key = {(one["model"], one["metric"]): one for one in json.loads(text)["changes"]}
+    assert by_key["middling", "latency_ms/p50"]["why_not"] == "simulated: float arithmetic stands in"
+    assert by_key["strong", "latency_ms/p50"]["difference"]["test"] == "intervals"
+
+
+def test_two_models_of_one_run_are_compared_by_matching_them(before: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compare", before.folder, before.folder, "--match", "strong=weak", "--format", "json"]
+    _, text = say(capsys, *words)
+    metric = "robust_accuracy/linf/worst/0.1"
+    (one,) = [one for one in json.loads(text)["changes"] if (one["model"], one["metric"]) == ("weak", metric)]
+    assert one["first"]["value"] > 0.9 > one["second"]["value"]
+    assert one["significant"]
+
+
 def test_a_match_of_no_model_is_told_its_neighbour(before: Run, after: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(before.folder), str(after.folder), "--match", "weka=new"]) == 2
     assert "the first has no model 'weka' - did you mean 'weak'?" in capsys.readouterr().err
@@ -93,7 +109,11 @@ def test_other_samples_are_never_paired(before: Run, output: Path, capsys: pytes
     _, text = say(capsys, "compare", before.folder, other.folder, "--format", "json")
     found = json.loads(text)
     assert found["notes"][0].startswith("data set digits: the samples differ")
-    assert {one["difference"]["test"] for one in found["changes"]} <= {"intervals", "exact"}
+    assert {one["difference"]["test"] for one in found["changes"] if not one["why_not"]} == {
+        "intervals",
+        "exact",
+        "untested",
+    }
 
 
 @pytest.mark.parametrize("form", ["table", "md"])

@@ -41,6 +41,13 @@ def test_what_cannot_be_judged_fails() -> None:
     assert Gate.parse("clean_accuracy drops").verdict(gone) == "cannot be judged: only the first has it"
 
 
+def test_what_is_new_passes() -> None:
+    new = Change(
+        "cnn", "digits", "clean_accuracy", None, Metric(value=1.0), None, why_not="the row is only in the second"
+    )
+    assert Gate.parse("clean_accuracy drops").verdict(new) == ""
+
+
 def test_a_gate_that_concerns_nothing_is_an_error_with_the_nearest_name() -> None:
     with pytest.raises(SuiteError, match="neither side has a metric 'clean_acuracy' - did you mean 'clean_accuracy'"):
         judge([Gate.parse("clean_acuracy drops")], [change("clean_accuracy", 1, 1)])
