@@ -6,6 +6,7 @@ MLflow refuses `=`, `@` and `,` in a name and sorts by the text: the norm stands
 CLEAN_ACCURACY = "clean_accuracy"
 WORST = "worst"  # in the place of an attack: the samples that survive every attack of that norm
 
+REFUSAL = ("coverage", "answered_accuracy")  # of models that refuse some inputs
 SELECTIVE = ("aurc", "e_aurc", "coverage_at_risk_0.01", "coverage_at_risk_0.05")
 CONFIDENCE = (  # of the untouched inputs; `_scaled`: after temperature scaling fitted apart
     *("ece", "rms_calibration", "mad_calibration", "soft_f1", "brier", "nll"),

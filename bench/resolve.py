@@ -109,6 +109,7 @@ class Resolver:
         choice = training.data
         data = self._load(choice.dataset, choice.split, choice.args)
         recipe = [adapter.name, dict(training.recipe()), source_digest(type(training)), versions(adapter)]
+        recipe += [source_digest(plugin) for plugin in training.uses]
         return content_key("train", recipe, data.digest, parent.training or parent.digest, *self._settings())
 
     def _settings(self) -> tuple[int, int]:

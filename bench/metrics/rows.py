@@ -94,6 +94,8 @@ class _Line:
     def clean(self, cell: Cell) -> None:
         name = self.add(names.CLEAN_ACCURACY, robustness.clean_accuracy(cell.table), cell)
         self.check_complete(name, cell)
+        for refusal, metric in robustness.refusals(cell.table).items():
+            self.add(refusal, metric, cell)
         unclear = int((cell.table["prediction"].to_numpy() == -1).sum())
         if unclear:
             self.flag(name, "nan", f"{unclear} of {cell.table.num_rows} samples have NaN scores and count as wrong")
