@@ -14,6 +14,7 @@ CONFIDENCE = (  # of the untouched inputs; `_scaled`: after temperature scaling 
     *SELECTIVE,
 )
 DETECTION = ("auroc", "detection_error", "ap_out", "ap_in", "fpr95", "fpr95_id_positive", *SELECTIVE)
+JOINT = ("joint_rms_calibration", "joint_soft_f1")  # of inliers and outliers together, which no answer is right for
 FITTED = ("precision", "recall", "f1", "flagged", "fit_seconds", "state_bytes")  # of detectors that fit
 
 

@@ -200,7 +200,7 @@ class Evaluations(Part):
             for figure in contracts.probes.get(probe.probe).figures():
                 found[f"{figure}/{probe.name}" if figure in found else figure] = None
         for detector in self.detectors:
-            found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in names.DETECTION)
+            found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in (*names.DETECTION, *names.JOINT))
             if contracts.detectors.get(detector.detector).fits:
                 found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in names.FITTED)
             if detector.cost:

@@ -30,7 +30,7 @@ TIMES = (
 COSTS = {"macs": "MACs", "flops": "FLOPs", "size_bytes": "size", "parameter_bytes": "parameter size"}
 HIGHER = (
     *("clean_accuracy", "robust_accuracy", "median_distance", "auroc", "ap_out", "ap_in", "throughput"),
-    *("precision", "recall", "f1", "soft_f1", "coverage", "answered_accuracy"),
+    *("precision", "recall", "f1", "soft_f1", "joint_soft_f1", "coverage", "answered_accuracy"),
 )
 
 
@@ -74,7 +74,7 @@ def heading(name: str) -> tuple[str, str]:
             return DETECTION[kind], detector
         case [kind] if kind in DETECTION:
             return "Detection", DETECTION[kind]
-    if head(name) in names.CONFIDENCE or name.startswith("coverage") or name in names.REFUSAL:
+    if head(name) in (*names.CONFIDENCE, *names.JOINT) or name.startswith("coverage") or name in names.REFUSAL:
         return "Confidence", _words(name)
     if head(name) == names.CLEAN_ACCURACY:
         return "Clean", name.replace("clean_accuracy", "accuracy", 1)

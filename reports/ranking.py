@@ -101,7 +101,7 @@ def usual_columns(rows: Iterable[Row]) -> tuple[str, ...]:
     compares is left to the page of all figures, and what a detector costs to the table of detectors."""
     every = dict.fromkeys(name for row in rows for name in row.metrics)
     left_out = {"attack_success", "forwards", "backwards", "overhead", "detector_passes", *names.FITTED}
-    left_out |= {*names.DETECTION, *names.CONFIDENCE} - {"auroc"}
+    left_out |= {*names.DETECTION, *names.JOINT, *names.CONFIDENCE} - {"auroc"}
     return tuple(sorted((name for name in every if _word(name) not in left_out), key=_place))
 
 
