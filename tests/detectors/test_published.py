@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-import adapters.idx  # noqa: F401 - registers the data set
+import adapters.idx
+import adapters.outlier_sets  # noqa: F401 - registers the data sets
 from adapters.odin_cnn import INLIERS, OdinCnn
 from bench.contracts import Classifier, Samples, datasets
 from bench.data import ROOT
