@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from attacks.ball import box, rowwise
+from attacks.ball import box
 from attacks.projections import onto_l1_ball
 from bench.contracts import Bounds, Norm
 from bench.randomness import SampleRandom

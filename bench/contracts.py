@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -130,6 +131,7 @@ class Classifier(ABC):
     realisation: Realisation = Realisation.DENSE
     runtime: str = "torch"  # what executes it: timings of two runtimes are never put into one ratio
     feature_layers: tuple[str, ...] = ()
+    can_refuse: bool = False  # `refuses` may say yes
     device: str = "cpu"
     loading: "Loading | None" = None  # what loading it took, where the engine has loaded it
 
@@ -146,6 +148,10 @@ class Classifier(ABC):
         """Activations of one of `feature_layers`, (n, ...), float32. Raises PluginError for any other layer."""
         hint = did_you_mean(layer, self.feature_layers)
         raise PluginError(f"no feature layer '{layer}'{hint} (named: {', '.join(self.feature_layers) or 'none'})")
+
+    def refuses(self, x: Tensor) -> Tensor:
+        """Which inputs it declines to answer, (n,) bool on the CPU. The engine asks only where `can_refuse` is set."""
+        return torch.zeros(len(x), dtype=torch.bool)
 
     def rows(self, rows: Tensor) -> "Classifier":
         """The same classifier for a part of the batch that an attack was given: its passes are charged to those rows.
@@ -229,6 +235,7 @@ class Training(ABC):
 
     data: "DatasetChoice"  # what it is trained on
     parent: "Adapter | None" = None  # a model whose trained weights it starts from
+    uses: tuple[type[Plugin], ...] = ()  # other plugins whose source decides the outcome, too
 
     @abstractmethod
     def recipe(self) -> Mapping[str, Any]:

@@ -29,11 +29,11 @@ from bench.contracts import (
     Samples,
 )
 from bench.errors import PluginError
-from bench.metering import Metered, Passes, Untouched, predictions
+from bench.metering import Metered, Passes, Untouched, answers, predictions
 from bench.metrics.intervals import median
 from bench.names import COST_SUFFIX
 from bench.randomness import SampleRandom, seed_of
-from bench.records import figures_table, samples_table
+from bench.records import REFUSED, figures_table, samples_table
 
 TOLERANCE = 1e-6  # by which a verified input may leave the ball or the bounds: rounding of float32
 
@@ -45,12 +45,12 @@ Indices = NDArray[np.int64]
 
 def clean(model: Classifier, samples: Samples, indices: Indices) -> pa.Table:
     """Predictions, confidences and scores of untouched inputs."""
-    labels, _, scores = _untouched(model, samples, indices)
+    labels, x, scores = _untouched(model, samples, indices)
     return samples_table(
         {
             "sample": indices,
             "label": labels,
-            "prediction": predictions(scores),
+            "prediction": answers(model, x, scores),
             "confidence": _confidence(scores),
             "logits": list(scores.cpu().numpy().astype(np.float32)),
         }
@@ -76,7 +76,7 @@ def attacked(
             "take an attack that sees only scores or decisions (`gauntlet list attacks` says which)",
         )
     labels, x, scores = _untouched(model, samples, indices)
-    prediction = predictions(scores)
+    prediction = answers(model, x, scores)
     n = len(indices)
     broken = np.zeros((n, len(epsilons)), dtype=bool)
     broken[prediction != labels] = True
@@ -93,7 +93,7 @@ def attacked(
             moved = attack.run(Metered(model, passes, rows), x[rows], target, epsilon, random).detach()
         inside, far, found = _verify(model, attack.norm, x[rows], moved, epsilon)
         escaped[rows] |= ~inside
-        lost = inside & (found != labels[rows])
+        lost = inside & (found != labels[rows]) & (found != REFUSED)
         final[rows[lost]] = found[lost]
         return lost, far
 
@@ -261,7 +261,7 @@ def _verify(
     if epsilon is not None:
         inside &= far <= epsilon + TOLERANCE
     with torch.no_grad():
-        found = predictions(model.logits(moved).float())
+        found = answers(model, moved, model.logits(moved).float())
     return inside, far, found
 
 

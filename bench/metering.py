@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bench.contracts import Classifier
 from bench.errors import PluginError
+from bench.records import REFUSED
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Metered(Classifier):
             "realisation",
             "runtime",
             "feature_layers",
+            "can_refuse",
             "device",
         ):
             setattr(self, name, getattr(model, name))
@@ -63,6 +65,9 @@ class Metered(Classifier):
     def features(self, x: Tensor, layer: str) -> Tensor:
         self._passes.forwards[self._rows] += len(x) / max(1, len(self._rows))
         return self._model.features(x, layer)
+
+    def refuses(self, x: Tensor) -> Tensor:
+        return self._model.refuses(x)
 
     @property
     def source(self) -> Classifier | None:
@@ -109,6 +114,14 @@ class Untouched:
         found = {(name, t.data_ptr(), 0 if t.is_inference() else t._version, t.requires_grad) for name, t in tensors}
         found |= {(f"{name or 'model'}.training", 0, 0, part.training) for name, part in self._module.named_modules()}
         return frozenset(found)
+
+
+def answers(model: Classifier, x: Tensor, scores: Tensor) -> NDArray[np.int32]:
+    """`predictions`, or REFUSED where the model declines to answer. scores: its logits for x."""
+    found = predictions(scores)
+    if model.can_refuse:
+        found[model.refuses(x).cpu().numpy()] = REFUSED
+    return found
 
 
 def predictions(scores: Tensor) -> NDArray[np.int32]:

@@ -8,6 +8,7 @@ CLEAN_ACCURACY = "clean_accuracy"
 TIMES = ("latency", "throughput", "cold_start", "overhead", "fit_seconds", "cpu_ms", "speedup", "mlperf", "energy")
 WORST = "worst"  # in the place of an attack: the samples that survive every attack of that norm
 
+REFUSAL = ("coverage", "answered_accuracy")  # of models that refuse some inputs
 SELECTIVE = ("aurc", "e_aurc", "coverage_at_risk_0.01", "coverage_at_risk_0.05")
 CONFIDENCE = (  # of the untouched inputs; `_scaled`: after temperature scaling fitted apart
     *("ece", "rms_calibration", "mad_calibration", "soft_f1", "brier", "nll"),
@@ -15,6 +16,7 @@ CONFIDENCE = (  # of the untouched inputs; `_scaled`: after temperature scaling 
     *SELECTIVE,
 )
 DETECTION = ("auroc", "detection_error", "ap_out", "ap_in", "fpr95", "fpr95_id_positive", *SELECTIVE)
+JOINT = ("joint_rms_calibration", "joint_soft_f1")  # of inliers and outliers together, which no answer is right for
 FITTED = ("precision", "recall", "f1", "flagged", "fit_seconds", "state_bytes")  # of detectors that fit
 
 

@@ -15,17 +15,24 @@ import pyarrow.parquet as pq
 
 from bench.contracts import Figure, Frozen
 
+REFUSED = -2  # in the place of a class: the model declined to answer
+
 # One row per sample and evaluation. A column that an evaluation does not fill is null.
 SAMPLES = pa.schema(
     [
         pa.field("sample", pa.int64(), False, {"doc": "index in the data set's split"}),
         pa.field("label", pa.int32(), False, {"doc": "true class"}),
-        pa.field("prediction", pa.int32(), False, {"doc": "class of the untouched input; -1 where the scores are NaN"}),
+        pa.field("prediction", pa.int32(), False, {"doc": "class of the untouched input; -1: NaN scores, -2: refused"}),
         pa.field("confidence", pa.float32(), True, {"doc": "largest softmax probability of the untouched input"}),
         pa.field("logits", pa.list_(pa.float32()), True, {"doc": "scores of the untouched input (evaluation 'clean')"}),
         pa.field("broken", pa.list_(pa.bool_()), True, {"doc": "label lost, one value per epsilon, ascending"}),
         pa.field("distance", pa.float64(), True, {"doc": "norm of the verified perturbation; 0 if wrong untouched"}),
-        pa.field("adversarial_prediction", pa.int32(), True, {"doc": "class of the verified adversarial input"}),
+        pa.field(
+            "adversarial_prediction",
+            pa.int32(),
+            True,
+            {"doc": "class of the verified adversarial input; -1, -2 as above"},
+        ),
         pa.field("escaped", pa.bool_(), True, {"doc": "the attack left bounds or ball, and did not count"}),
         pa.field("forwards", pa.float64(), True, {"doc": "forward passes the attack spent on this sample"}),
         pa.field("backwards", pa.float64(), True, {"doc": "backward passes the attack spent on this sample"}),

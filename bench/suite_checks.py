@@ -141,7 +141,7 @@ class Checks:
         known = REGISTRIES["detectors"]
         if not isinstance(name := entry.get("detector"), str) or name not in known:
             return
-        if "fit_on" in entry:
+        if entry.get("fit_on") is not None:
             self.plugin((*keys, "fit_on"), entry["fit_on"], "dataset")
             if not known.get(name).fits:
                 self.find((*keys, "fit_on"), f"'{name}' is not fitted: remove it", of_key=True)

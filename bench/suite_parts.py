@@ -189,7 +189,7 @@ class Evaluations(Part):
 
         Where two probes yield a figure of one name, the later one's has its label appended, as in bench.metrics.rows.
         """
-        found = dict.fromkeys((names.CLEAN_ACCURACY, *names.CONFIDENCE))
+        found = dict.fromkeys((names.CLEAN_ACCURACY, *names.CONFIDENCE, *names.REFUSAL))
         worst: dict[str, dict[float, None]] = {}
         for spec in self.attacks:
             here = f"{spec.norm}/{spec.name}"
@@ -206,7 +206,7 @@ class Evaluations(Part):
         if compared:
             found |= dict.fromkeys(ratio for ratio, metric in names.RATIOS.items() if metric in found)
         for detector in self.detectors:
-            found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in names.DETECTION)
+            found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in (*names.DETECTION, *names.JOINT))
             if contracts.detectors.get(detector.detector).fits:
                 found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in names.FITTED)
             if detector.cost:

@@ -15,7 +15,7 @@ COLUMNS = (
     *("auroc", "fpr95", "ap_out", "detection_error", "flagged", "recall", "f1", "aurc"),
     *("overhead", "detector_passes", "fit_seconds", "state_bytes"),
 )
-_KNOWN = (*names.DETECTION, *names.FITTED, "overhead", "detector_passes")
+_KNOWN = (*names.DETECTION, *names.JOINT, *names.FITTED, "overhead", "detector_passes")
 
 
 def boards(rows: Iterable[Row], view: View) -> list[Section]:

@@ -8,7 +8,7 @@ from bench.records import Metric
 
 MISSING = "–"
 NORMS = {"l0": "L0", "l1": "L1", "l2": "L2", "linf": "L∞"}
-SHARES = ("clean_accuracy", "robust_accuracy", "attack_success")
+SHARES = ("clean_accuracy", "robust_accuracy", "attack_success", "coverage", "answered_accuracy")
 DETECTION = {
     "auroc": "AUROC",
     "ap_out": "AP out",
@@ -31,7 +31,7 @@ COSTS = {
 RATIOS = ("speedup", "compression_ratio", "theoretical_speedup")  # baseline / own
 HIGHER = (
     *("clean_accuracy", "robust_accuracy", "median_distance", "auroc", "ap_out", "ap_in", "throughput"),
-    *("precision", "recall", "f1", "soft_f1", "coverage_at_risk"),
+    *("precision", "recall", "f1", "soft_f1", "joint_soft_f1", "coverage", "answered_accuracy"),
     *RATIOS,
 )
 
@@ -76,7 +76,7 @@ def heading(name: str) -> tuple[str, str]:
             return DETECTION[kind], detector
         case [kind] if kind in DETECTION:
             return "Detection", DETECTION[kind]
-    if head(name) in names.CONFIDENCE or name.startswith("coverage_at_risk"):
+    if head(name) in (*names.CONFIDENCE, *names.JOINT) or name.startswith("coverage") or name in names.REFUSAL:
         return "Confidence", _words(name)
     if head(name) == names.CLEAN_ACCURACY:
         return "Clean", name.replace("clean_accuracy", "accuracy", 1)

@@ -57,6 +57,16 @@ def selective(doubt: Floats, wrong: Bools) -> dict[str, Metric]:
     return found
 
 
+def joint(sure: Floats, right: Bools, classes: int) -> dict[str, Metric]:
+    """Every figure of names.JOINT: calibration of the rescaled confidence on inliers and outliers together.
+
+    sure: (n,) confidences; right: (n,), False for every outlier.
+    """
+    rescaled = calibration.rescaled(sure, classes)
+    of = {"joint_rms_calibration": calibration.rms_calibration_error, "joint_soft_f1": calibration.soft_f1}
+    return {name: _metric(figure, rescaled, right) for name, figure in of.items()}
+
+
 def _calibration(logits: Floats, labels: NDArray[np.int64], *, intervals: bool = True) -> dict[str, Metric]:
     sure, right = _answers(logits, labels)
     found = {name: _metric(figure, sure, right, intervals) for name, figure in _OF_CONFIDENCE.items()}

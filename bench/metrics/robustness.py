@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bench.metrics import intervals
-from bench.records import Cell, Metric
+from bench.records import REFUSED, Cell, Metric
 
 TOLERANCE = 1e-6  # of a distance against an epsilon, in input units: that of the engine's verification
 
@@ -31,8 +31,21 @@ def share(hits: Mask) -> Metric:
 
 
 def clean_accuracy(table: pa.Table) -> Metric:
-    """Share of samples (schema SAMPLES) whose untouched input is classified right; NaN scores count as wrong."""
+    """Share of samples (schema SAMPLES) whose untouched input is classified right; NaN and refusals count as wrong."""
     return share(_column(table, "prediction") == _column(table, "label"))
+
+
+def refusals(table: pa.Table) -> dict[str, Metric]:
+    """`coverage`, the share of untouched inputs that got an answer, and `answered_accuracy`, the share right of those.
+
+    Empty where nothing was refused.
+    """
+    prediction = _column(table, "prediction")
+    answered = prediction != REFUSED
+    if answered.all():
+        return {}
+    right = (prediction == _column(table, "label"))[answered]
+    return {"coverage": share(answered), "answered_accuracy": share(right)}
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ class _Line:
         self.failures: list[Failure] = []
         self.attacked: dict[str, list[tuple[Attacked, Cell]]] = {}  # by norm
         self.hardware: set[str] = set()
+        self.classes = 0  # that the model tells apart; 0 before its scores are seen
 
     def fill(self, cells: Iterable[Cell]) -> Row:
         for cell in cells:
@@ -101,6 +102,8 @@ class _Line:
     def clean(self, cell: Cell) -> None:
         name = self.add(names.CLEAN_ACCURACY, robustness.clean_accuracy(cell.table), cell)
         self.check_complete(name, cell)
+        for refusal, metric in robustness.refusals(cell.table).items():
+            self.add(refusal, metric, cell)
         unclear = int((cell.table["prediction"].to_numpy() == -1).sum())
         if unclear:
             self.flag(name, "nan", f"{unclear} of {cell.table.num_rows} samples have NaN scores and count as wrong")
@@ -170,6 +173,7 @@ class _Line:
         table = cell.table
         if not table.num_rows or table["logits"].null_count:
             return
+        self.classes = len(table["logits"][0])
         for name, metric in confidence.figures(table).items():
             self.add(name, metric, cell)
 
@@ -198,6 +202,10 @@ class _Line:
             flagged = cell.table["flagged"].to_numpy().astype(bool)
             for name, share in outliers.at_threshold(flagged[~outlying], flagged[outlying]).items():
                 self.add(f"{name}/{cell.evaluation}", Metric(value=share, n=len(scores)), cell)
+        if self.classes and not cell.table["confidence"].null_count:
+            sure = cell.table["confidence"].to_numpy().astype(np.float64)
+            for name, metric in confidence.joint(sure, ~_wrong(cell) & ~outlying, self.classes).items():
+                self.add(f"{name}/{cell.evaluation}", metric, cell)
         for name, metric in confidence.selective(scores[~outlying], _wrong(cell)[~outlying]).items():
             self.add(f"{name}/{cell.evaluation}", metric, cell)
 

@@ -3,13 +3,23 @@
 import json
 from collections.abc import Callable
 
+import numpy as np
+import torch
+
+import bench.detectors.odin_pca  # noqa: F401 - registers the detector
 from adapters.deployed import pack as pack_deployed
 from adapters.odin_cnn import OdinCnn
 from adapters.reference import SmallCnn, SmallCnnBinarised, SmallCnnPruned
 from adapters.reference_nets import binary_weights, pack
+from adapters.refusing import Refusing
 from adapters.torch_classifier import state_to_bytes
-from bench.contracts import Adapter, adapters
+from bench.contracts import Adapter, Bounds, DatasetChoice, Report, Samples, adapters
 from tests.adapters import models
+
+
+class _Silent(Report):
+    def step(self, done: int, total: int, **figures: float) -> None: ...
+
 
 TORCH = models.FIELDS | {"factory": "tests.adapters.models:SmallNet", "feature_layers": ["relu", "head"]}
 
@@ -25,6 +35,19 @@ def _mlflow() -> tuple[Adapter, bytes]:
     head = {"adapter": "torch", "args": TORCH, "weights": "weights.safetensors"}
     weights = models.state_bytes(models.small_net())
     return adapters.build("mlflow", {"uri": "models:/small/1"}), json.dumps(head).encode() + b"\n" + weights
+
+
+def _refusing() -> tuple[Adapter, bytes]:
+    x = torch.rand((60, *models.FIELDS["input_shape"]), generator=torch.Generator().manual_seed(0))
+    labels, names = np.arange(60) % 3, ("a", "b", "c")
+    data = Samples(labels, lambda rows: x[torch.from_numpy(rows)], tuple(x.shape[1:]), Bounds(0, 1), names, "random")
+    fit_on = DatasetChoice(dataset="digits")
+    adapter = Refusing(
+        adapter="torch", args=json.loads(json.dumps(TORCH)), detector_args={"layer": "relu"}, fit_on=fit_on
+    )
+    training = adapter.training()
+    assert training is not None
+    return adapter, training.train(data, models.state_bytes(models.small_net()), 0, _Silent())
 
 
 def _odin_cnn() -> tuple[Adapter, bytes]:
@@ -54,6 +77,7 @@ EXAMPLES: dict[str, Callable[[], tuple[Adapter, bytes | None]]] = {
     "odin_cnn": _odin_cnn,
     "onnx": lambda: _built("onnx", {"feature_layers": ["activated"]}, models.onnx_of(models.small_net())),
     "sklearn": lambda: _built("sklearn", {}, models.skops_bytes(models.sklearn_estimator())),
+    "refusing": _refusing,
     "small_cnn": lambda: _reference(SmallCnn),
     "small_cnn_binarised": lambda: _reference(SmallCnnBinarised),
     "small_cnn_pruned": lambda: _reference(SmallCnnPruned),

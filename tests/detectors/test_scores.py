@@ -50,7 +50,9 @@ def test_the_score_is_what_scipy_computes(name: str):
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_an_unsure_prediction_is_more_outlying_than_a_sure_one(name: str):
-    sure, unsure = detectors.build(name, {}).score(Fixed(), torch.tensor([[9.0] + [0.0] * 6, [1.0] + [0.0] * 6]), NO_DRAWS)
+    sure, unsure = detectors.build(name, {}).score(
+        Fixed(), torch.tensor([[9.0] + [0.0] * 6, [1.0] + [0.0] * 6]), NO_DRAWS
+    )
     assert unsure > sure
 
 

@@ -199,3 +199,17 @@ def test_every_kind_of_flag_raised_here_is_explained() -> None:
 def test_every_kind_of_flag_is_in_the_documentation() -> None:
     text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
     assert [kind for kind in KINDS if f"| `{kind}` |" not in text] == []
+
+
+def test_outliers_count_as_wrong_in_the_joint_calibration_with_rescaled_confidence() -> None:
+    logits = [[0.0, 0.0], [9.0, 0.0]]
+    known = {"sample": [0, 1], "label": [0, 0], "prediction": [0, 0], "logits": logits}
+    told = cells.detector("msp", [0.0, 1.0], [2.0])
+    place = told.table.schema.get_field_index("confidence")
+    table = told.table.set_column(
+        place, told.table.schema.field("confidence"), pa.array([0.5, 1.0, 0.75], pa.float32())
+    )
+    line = row(Cell("cnn", "digits", "clean", Kind.CLEAN, samples_table(known)), dataclasses.replace(told, table=table))
+    # rescaled 0, 1, 0.5; right, right, wrong: one bin, accuracy 2/3, confidence 1/2
+    assert line.metrics["joint_rms_calibration/msp"].value == pytest.approx(2 / 3 - 1 / 2)
+    assert line.metrics["joint_soft_f1/msp"].value == pytest.approx(0.5 / (0.5 * (1 + 0 + 0.5 + 1)))

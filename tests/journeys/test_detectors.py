@@ -1,0 +1,59 @@
+"""Detectors are fitted and scored like everything else: sharded, the same bytes, once, and a failure costs its own."""
+
+import json
+from typing import Any
+
+from tests.journeys.conftest import Project
+
+KNOWN = {"dataset": "classes_of", "args": {"dataset": "digits", "classes": [0, 1, 2, 3]}}
+OUTLIERS = {"dataset": "classes_of", "limit": 50, "args": {"dataset": "digits", "classes": [8, 9]}}
+NET = {"data": KNOWN, "classes": 4, "size": 8, "padding": 1, "epochs": 2}
+INSIDE = {"adapter": "odin_cnn", "args": NET, "detector_args": {"layer": "pool2"}, "fit_on": KNOWN}
+
+
+def fresh(part: Any) -> Any:
+    """Without shared objects, which YAML would write as the aliases that a suite refuses."""
+    return json.loads(json.dumps(part))
+
+
+def test_detectors_and_a_model_that_refuses_give_the_same_bytes_on_one_worker_and_two(project: Project):
+    parts = {
+        "plugins": [],
+        "models": [
+            {"name": "cnn", "adapter": "odin_cnn", "args": NET},
+            {"name": "guarded", "adapter": "refusing", "args": INSIDE},
+        ],
+        "datasets": [KNOWN],
+        "evaluations": {
+            "detectors": [
+                {
+                    "detector": "odin_pca",
+                    "name": "lof",
+                    "outliers": OUTLIERS,
+                    "args": {"scores": ["lof"]},
+                    "cost": True,
+                },
+                {"detector": "mc_dropout", "outliers": OUTLIERS, "args": {"passes": 3}},
+                {"detector": "knn", "name": "wrong", "outliers": OUTLIERS, "args": {"layer": "pool3"}},
+            ]
+        },
+        "resources": {"batch_size": 32, "retries": 0},
+    }
+    project.suite(**{key: fresh(value) for key, value in parts.items()})
+    document = project.run("one", "--workers", "1", code=1)
+    rows = {row["model"]: row for row in document["rows"]}
+    for row in rows.values():
+        assert {failure["evaluation"] for failure in row["failures"]} == {"wrong"}
+        assert "its fit failed: no feature layer 'pool3'" in row["failures"][0]["message"]
+        assert row["metrics"]["auroc/lof"]["value"] > 0.5
+        assert row["metrics"]["fit_seconds/lof"]["value"] > 0
+        assert row["metrics"]["overhead/lof"]["value"] > -1
+    assert rows["guarded"]["metrics"]["coverage"]["value"] < 1
+    assert "coverage" not in rows["cnn"]["metrics"]
+
+    project.run("two", "--workers", "2", code=1)
+    assert project.records("one") == project.records("two")
+
+    again = project.gauntlet("run", "suite.yaml", "--output", "one", code=1).stderr
+    assert "fit lof" not in again
+    assert "train cnn" not in again
