@@ -65,7 +65,7 @@ class Deployed(Adapter):
         """The adapter of the float model."""
         return adapters.build(self.model.adapter, self.model.args)
 
-    def parts(self) -> tuple[Plugin, ...]:
+    def inner_plugins(self) -> tuple[Plugin, ...]:
         return (self.original(),)
 
     def build(self, weights: bytes | None) -> "DeployedClassifier":

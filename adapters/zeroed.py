@@ -45,7 +45,7 @@ class Zeroed(Adapter):
         """The adapter of the dense model."""
         return adapters.build(self.model.adapter, self.model.args)
 
-    def parts(self) -> tuple[Plugin, ...]:
+    def inner_plugins(self) -> tuple[Plugin, ...]:
         return (self.original(),)
 
     def build(self, weights: bytes | None) -> Classifier:

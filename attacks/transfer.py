@@ -36,7 +36,7 @@ class Transfer(Attack):
         self._inner()
         return self
 
-    def parts(self) -> tuple[Plugin, ...]:
+    def inner_plugins(self) -> tuple[Plugin, ...]:
         return (self._inner(),)
 
     def _inner(self) -> Attack:

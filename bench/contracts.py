@@ -107,7 +107,7 @@ class Plugin(Frozen):
         """The first line of the class's own docstring."""
         return (cls.__doc__ or "").strip().partition("\n")[0]
 
-    def parts(self) -> "tuple[Plugin, ...]":
+    def inner_plugins(self) -> "tuple[Plugin, ...]":
         """Other plugins that this one works through: their source and versions are a part of its identity."""
         return ()
 
@@ -339,7 +339,7 @@ class Probe(Plugin, ABC):
 
     exclusive: ClassVar[bool] = False
 
-    def repetitions(self) -> int:
+    def process_count(self) -> int:
         """How many fresh processes measure it, one after the other: only exclusive probes may ask for more than one.
 
         Their figures are merged: the median over the processes, with its 95 % order-statistic interval.

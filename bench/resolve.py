@@ -106,7 +106,7 @@ class Resolver:
     def _training_key(self, adapter: Adapter, training: Training, parent: Weights) -> str:
         choice = training.data
         data = self._load(choice.dataset, choice.split, choice.args)
-        source = [source_digest(type(training)), *map(_source, adapter.parts())]
+        source = [source_digest(type(training)), *map(_source, adapter.inner_plugins())]
         recipe = [adapter.name, dict(training.recipe()), *source, versions(adapter)]
         return content_key("train", recipe, data.digest, parent.training or parent.digest, *self._settings())
 
@@ -159,7 +159,7 @@ class Resolver:
             found.append(
                 EvaluationRef(
                     kind=Kind.PROBE, exclusive=probe.exclusive, paired=isinstance(probe, PairedProbe),
-                    processes=probe.repetitions(), hardware=hardware, **_described(probing.name, probe),
+                    processes=probe.process_count(), hardware=hardware, **_described(probing.name, probe),
                 )
             )  # fmt: skip
         return tuple(found)
@@ -191,7 +191,7 @@ def _described(label: str, plugin: Plugin) -> dict[str, Any]:
 
 def _source(plugin: Plugin) -> str:
     """Digest of a plugin's source, and of what it works through."""
-    parts = [[_source(part), versions(part)] for part in plugin.parts()]
+    parts = [[_source(part), versions(part)] for part in plugin.inner_plugins()]
     own = source_digest(type(plugin))
     return content_key(own, parts) if parts else own
 

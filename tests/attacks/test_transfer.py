@@ -44,4 +44,4 @@ def test_the_crafting_attack_is_checked_beforehand_and_is_a_part_of_the_identity
         Transfer(attack="transfer")
     with pytest.raises(PluginError, match="smallest distance"):
         Transfer(attack="foolbox.l2_deep_fool", norm=Norm.L2)
-    assert Transfer(args={"steps": 7}).parts() == (ProjectedGradientDescent(steps=7),)
+    assert Transfer(args={"steps": 7}).inner_plugins() == (ProjectedGradientDescent(steps=7),)
