@@ -35,6 +35,7 @@ from bench.records import Reason
 from bench.worker import FitTask, Outcome, TrainTask, Worker
 
 SIGN_OF_LIFE = 5.0  # seconds
+NODE = "ray.io/node-id"  # the label by which Ray knows a node
 
 
 @dataclass(frozen=True)
@@ -219,15 +220,59 @@ class Cluster:
             room = min(room, resources["GPU"] / gpus)
         self.workers = workers or max(1, int(room))
 
+    def timing_node(self) -> str | None:
+        """The node that timings have to themselves while others work: this process's own, whose fingerprint they bear.
+
+        None where no other node can take the rest of the work: then the rest comes first.
+        """
+        mine = ray.get_runtime_context().get_node_id()
+        able = [node["NodeID"] for node in ray.nodes() if node["Alive"] and self._room(node["Resources"])]
+        return mine if mine in able and len(able) > 1 else None
+
+    def room(self, without: str | None = None) -> int:
+        """How many workers there is room for now, on all nodes or on all but one; no more than were asked for."""
+        nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != without]
+        return min(self.workers, max(1, sum(self._room(node["Resources"]) for node in nodes)))
+
+    def _room(self, resources: dict[str, float]) -> int:
+        wanted = {"CPU": self.options["num_cpus"], "GPU": self.options["num_gpus"]}
+        rooms = [int(resources.get(name, 0.0) / amount) for name, amount in wanted.items() if amount]
+        return min(rooms, default=self.workers)
+
+    def alone(self) -> dict[str, Any]:
+        """Options of an actor that has this process's node to itself: all of its CPUs and GPUs."""
+        mine = ray.get_runtime_context().get_node_id()
+        for node in ray.nodes():
+            if node["NodeID"] == mine and self._room(node["Resources"]):
+                found = node["Resources"]
+                gpus = found.get("GPU", 0.0) if self.options["num_gpus"] else 0.0
+                return {"num_cpus": found.get("CPU", 0.0), "num_gpus": gpus, "label_selector": {NODE: mine}}
+        return self.options
+
     @property
     def nodes(self) -> int:
         return sum(1 for node in ray.nodes() if node["Alive"])
 
     def pool(
-        self, sources: Sequence[Source], weights: Callable[[str], bytes], progress: Callable[[str, int, int], None]
+        self,
+        sources: Sequence[Source],
+        weights: Callable[[str], bytes],
+        progress: Callable[[str, int, int], None],
+        avoided: Callable[[], str | None] = lambda: None,
+        alone: bool = False,
     ) -> "RayPool":
-        """Workers that know these plugin modules. weights: bytes by digest, asked once. progress: of trainings."""
-        return RayPool(self.options, sources, weights, progress)
+        """Workers that know these plugin modules. weights: bytes by digest, asked once. progress: of trainings.
+
+        avoided: a node on which no worker may start at the moment. alone: each worker has a node to itself.
+        """
+
+        def options() -> dict[str, Any]:
+            if alone:
+                return self.alone()
+            node = avoided()
+            return self.options if node is None else {**self.options, "label_selector": {NODE: f"!{node}"}}
+
+        return RayPool(options, sources, weights, progress)
 
 
 class _Actor:
@@ -298,7 +343,7 @@ class RayPool:
 
     def __init__(
         self,
-        options: dict[str, Any],
+        options: Callable[[], dict[str, Any]],
         sources: Sequence[Source],
         weights: Callable[[str], bytes],
         progress: Callable[[str, int, int], None],
@@ -316,7 +361,7 @@ class RayPool:
 
     def start(self) -> int:
         self._started += 1
-        actor = Actor.options(**self._options).remote(self._sources)
+        actor = Actor.options(**self._options()).remote(self._sources)
         self._actors[self._started] = actor
         self._waiting[actor.ready.remote()] = (self._started, True)
         return self._started

@@ -346,7 +346,7 @@ class Probe(Plugin, ABC):
 
     exclusive: ClassVar[bool] = False
 
-    def repetitions(self) -> int:
+    def process_count(self) -> int:
         """How many fresh processes measure it, one after the other: only exclusive probes may ask for more than one.
 
         Their figures are merged: the median over the processes, with its 95 % order-statistic interval.

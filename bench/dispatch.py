@@ -115,7 +115,7 @@ class Dispatcher(Generic[J]):
         pool: Pool[J],
         sink: Callable[[J, Outcome, int], None],
         *,
-        workers: int,
+        workers: int | Callable[[], int],
         timeout: float,
         retries: int,
         startup: float = 120.0,
@@ -124,7 +124,7 @@ class Dispatcher(Generic[J]):
     ) -> None:
         self._pool = pool
         self._sink = sink
-        self._wanted = workers
+        self._wanted = workers if callable(workers) else lambda: workers
         self._timeout = timeout
         self._retries = retries
         self._startup = startup
@@ -143,7 +143,7 @@ class Dispatcher(Generic[J]):
             while upcoming or any(worker.queue for worker in self._workers.values()):
                 if self._canceled():
                     raise Canceled
-                while upcoming and len(self._workers) < self._wanted and self._failed_starts < STARTS:
+                while upcoming and len(self._workers) < self._wanted() and self._failed_starts < STARTS:
                     self._workers[self._pool.start()] = _Worker(since=self._clock())
                 if upcoming and not self._workers:
                     raise ClusterError(

@@ -166,7 +166,7 @@ class Resolver:
             found.append(
                 EvaluationRef(
                     kind=Kind.PROBE, exclusive=probe.exclusive, paired=isinstance(probe, PairedProbe),
-                    processes=probe.repetitions(), hardware=hardware, **_described(probing.name, probe),
+                    processes=probe.process_count(), hardware=hardware, **_described(probing.name, probe),
                 )
             )  # fmt: skip
         return tuple(found)

@@ -4,6 +4,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,9 @@ from bench.store import Store
 from bench.suite import Suite, to_yaml
 from bench.timings import Timings
 from bench.worker import Failed, FitTask, Measured, Outcome, TrainTask
+
+STARTUP = 120.0  # seconds until a worker that does not come up is given up
+DRAINING = 3600.0  # the same where it waits for a node until others have left it
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ class _Job:
     _cluster: Cluster | None = None
     _done: Counter[str] = field(default_factory=Counter)
     _untrained: dict[str, Failed] = field(default_factory=dict)
+    _telling: threading.Lock = field(default_factory=threading.Lock)  # timings may end while other tasks do
 
     def __post_init__(self) -> None:
         self.timings = Timings(self.options.output / "timings.json")
@@ -141,13 +146,38 @@ class _Job:
         for cell in cells:
             self._done[cell.label] = sum(1 for task in cell.tasks() if self.store.has(task.key))
             self.display.begin(cell.label, cell.count, self._done[cell.label])
-            if (cell.model.training and cell.model.weights is None) or (cell.fit and cell.fit.state is None):
+            models = [ref for ref in (cell.model, cell.baseline) if ref is not None]
+            unmade = any(ref.training and ref.weights is None for ref in models)
+            if unmade or (cell.fit and cell.fit.state is None):
                 self._give_up(cell)
             else:
                 ready.append(cell)
-        self._dispatch(self._missing_jobs(cell for cell in ready if not cell.evaluation.exclusive), self._sink)
-        for job in _alternating(self._missing_jobs(cell for cell in ready if cell.evaluation.exclusive)):
-            self._dispatch(iter([job]), self._sink, workers=1)  # alone, and in a fresh process
+        shared = self._missing_jobs(cell for cell in ready if not cell.evaluation.exclusive)
+        timings = _alternating(self._missing_jobs(cell for cell in ready if cell.evaluation.exclusive))
+        assert self._cluster is not None
+        node = self._cluster.timing_node() if timings else None
+        if node is None:
+            self._dispatch(shared, self._sink)
+            self._time(timings)
+        else:
+            self._apart(node, shared, timings)
+
+    def _apart(self, node: str, shared: Iterator[AnyJob], timings: list[AnyJob]) -> None:
+        """Timings on a node that they have to themselves, while the others do the rest; then it helps them."""
+        asked, abort = self.stop, threading.Event()
+        self.stop = lambda: asked() or abort.is_set()
+        with ThreadPoolExecutor(1) as thread:
+            timed = thread.submit(self._time, timings)
+            try:
+                self._dispatch(shared, self._sink, avoided=lambda: None if timed.done() else node)
+            except BaseException:
+                abort.set()
+                raise
+            timed.result()
+
+    def _time(self, timings: list[AnyJob]) -> None:
+        for job in timings:  # alone, and in a fresh process
+            self._dispatch(iter([job]), self._sink, alone=True)
 
     def _missing(self, cell: CellPlan) -> bool:
         return any(not self.store.has(task.key) for task in cell.tasks())
@@ -159,14 +189,22 @@ class _Job:
                     yield TaskJob(task)
 
     def _dispatch(
-        self, jobs: Iterator[AnyJob], sink: Callable[[AnyJob, Outcome, int], None], workers: int | None = None
+        self,
+        jobs: Iterator[AnyJob],
+        sink: Callable[[AnyJob, Outcome, int], None],
+        *,
+        avoided: Callable[[], str | None] = lambda: None,
+        alone: bool = False,
     ) -> None:
-        assert self._cluster is not None
-        pool: RayPool = self._cluster.pool(self.sources, self.store.blob, self._trained)
+        """avoided: a node that takes no part at the moment. alone: one worker, which waits until it has a node."""
+        joined = self._cluster
+        assert joined is not None
+        pool: RayPool = joined.pool(self.sources, self.store.blob, self._trained, avoided, alone)
         Dispatcher(
             pool,
             sink,
-            workers=workers or self._cluster.workers,
+            workers=1 if alone else lambda: joined.room(without=avoided()),
+            startup=DRAINING if alone else STARTUP,
             timeout=self.suite.resources.timeout,
             retries=self.suite.resources.retries,
             canceled=self.stop,
@@ -178,14 +216,15 @@ class _Job:
     def _sink(self, job: AnyJob, outcome: Outcome, attempts: int) -> None:
         assert isinstance(job, TaskJob)
         task = job.task
-        if isinstance(outcome, Measured):
-            self.store.write(task.key, outcome.data)
-            self.timings.note(task.cell, task.stop - task.start, outcome.seconds)
-            self.measured += 1
-        else:
-            self._fail(task, outcome, attempts)
-        self._done[task.cell.label] += 1
-        self.display.advance(task.cell.label, self._done[task.cell.label])
+        with self._telling:
+            if isinstance(outcome, Measured):
+                self.store.write(task.key, outcome.data)
+                self.timings.note(task.cell, task.stop - task.start, outcome.seconds)
+                self.measured += 1
+            else:
+                self._fail(task, outcome, attempts)
+            self._done[task.cell.label] += 1
+            self.display.advance(task.cell.label, self._done[task.cell.label])
 
     def _give_up(self, cell: CellPlan) -> None:
         """Its model could not be trained, or its detector not fitted: each of its tasks fails for that reason."""

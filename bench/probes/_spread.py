@@ -5,6 +5,7 @@ from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.contracts import Classifier, Figure, Realisation, Samples
@@ -14,10 +15,14 @@ from bench.probes._timing import percentile
 STATISTICS = ("sd", "p50", "p90", "max")
 
 
+def spread_indices(samples: Samples, inputs: int) -> NDArray[np.int64]:
+    """Up to `inputs` positions, ascending, evenly spread over the data."""
+    return np.unique(np.linspace(0, len(samples) - 1, inputs).astype(np.int64))
+
+
 def spread(samples: Samples, inputs: int) -> list[Tensor]:
-    """Up to `inputs` inputs (1, *input_shape), evenly spread over the data."""
-    chosen = np.unique(np.linspace(0, len(samples) - 1, inputs).astype(np.int64))
-    return [samples.fetch(index[None]) for index in chosen]
+    """The inputs at these positions, each (1, *input_shape)."""
+    return [samples.fetch(index[None]) for index in spread_indices(samples, inputs)]
 
 
 def counts(model: Classifier, inputs: Sequence[Tensor]) -> list[Count]:

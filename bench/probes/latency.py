@@ -59,7 +59,7 @@ class Latency(Probe):
                 )
         return self
 
-    def repetitions(self) -> int:
+    def process_count(self) -> int:
         return self.processes
 
     def measure(self, model: Classifier, samples: Samples, artefact: bytes | None) -> Sequence[Figure]:

@@ -35,7 +35,7 @@ class PairedLatency(PairedProbe):
     warmup_seconds: float = Field(default=2.0, ge=0, description="and so long, at least")
     warmup_cap: float = Field(default=10.0, gt=0, description="seconds after which it starts even if not settled")
 
-    def repetitions(self) -> int:
+    def process_count(self) -> int:
         return self.processes
 
     def compare(self, model: Classifier, baseline: Classifier, samples: Samples) -> Sequence[Figure]:

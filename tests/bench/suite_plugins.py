@@ -20,6 +20,7 @@ from bench.contracts import (
     Figure,
     Frozen,
     Norm,
+    PairedProbe,
     Probe,
     Samples,
     adapter,
@@ -139,3 +140,15 @@ class Surprise(Detector):
 
     def score(self, model: Classifier, x: Tensor, random: SampleRandom) -> NDArray[np.float64]:
         return np.zeros(len(x))
+
+
+@probe("t_paired")
+class Paired(PairedProbe):
+    """Compares."""
+
+    def compare(self, model: Classifier, baseline: Classifier, samples: Samples) -> Sequence[Figure]:
+        return []
+
+    @classmethod
+    def figures(cls) -> tuple[str, ...]:
+        return ("t_paired",)

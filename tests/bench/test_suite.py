@@ -325,3 +325,18 @@ def test_a_megabyte_of_mistakes_is_told_in_seconds(entry: str, tmp_path: Path) -
     start = time.process_time()
     assert mistakes(f"name: x\nmodels:\n{models}", tmp_path)
     assert time.process_time() - start < 10
+
+
+def test_a_baseline_is_a_model_of_the_suite_and_gives_ratios_as_columns(tmp_path: Path) -> None:
+    good = change(("{name: other, adapter: t_net}", "{name: other, adapter: t_net, baseline: net}"))
+    assert suite(good, tmp_path).models[1].baseline == "net"
+    [found] = mistakes(good.replace("baseline: net", "baseline: nett"), tmp_path)
+    assert found.endswith("models[1].baseline: no model 'nett' in this suite - did you mean 'net'?")
+
+
+def test_a_probe_that_compares_needs_a_model_with_a_baseline(tmp_path: Path) -> None:
+    paired = change(("probes: [t_count, {probe: t_count, name: again}]", "probes: [t_count, t_paired]"))
+    [found] = mistakes(paired, tmp_path)
+    assert "evaluations.probes[1]: 't_paired' compares a model with its baseline: add `baseline: NAME`" in found
+    with_baseline = paired.replace("{name: other, adapter: t_net}", "{name: other, adapter: t_net, baseline: net}")
+    assert suite(with_baseline, tmp_path).evaluations.probes[1].probe == "t_paired"
