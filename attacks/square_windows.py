@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from attacks.ball import box, rowwise
+from attacks.ball import box
 from attacks.projections import onto_l1_ball
 from bench.contracts import Bounds, Norm
 from bench.randomness import SampleRandom
@@ -17,7 +17,7 @@ NUMBERS = 5  # per query, besides one per channel: two corners and an orientatio
 
 
 class Draws:
-    """Uniform numbers in [0, 1) per sample and query, (n, NUMBERS + channels), drawn ahead from each sample's stream."""
+    """Uniform numbers in [0, 1) per sample and query, (n, NUMBERS + channels), drawn ahead from its stream."""
 
     def __init__(self, random: SampleRandom, channels: int, device: str) -> None:
         self.random, self.columns, self.device = random, NUMBERS + channels, device

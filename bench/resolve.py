@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from bench.contracts import Adapter, Attack, Plugin, Samples, Training, adapters, datasets
+from bench.contracts import Adapter, Attack, Certificate, Plugin, Samples, Training, adapters, certificates, datasets
 from bench.data import subset
 from bench.errors import DataError, PluginError
 from bench.plan import DatasetRef, EvaluationRef, ModelRef, Resolved, content_key
@@ -151,6 +151,16 @@ class Resolver:
             outliers = self._dataset(detection.outliers)
             detector = detection.build()
             found.append(EvaluationRef(kind=Kind.DETECTOR, outliers=outliers, **_described(detection.name, detector)))
+        for proof in asked.certificates:
+            certificate = proof.build()
+            found.append(
+                EvaluationRef(
+                    kind=Kind.CERTIFICATE,
+                    norm=proof.norm,
+                    epsilons=proof.epsilons,
+                    **_described(proof.name, certificate),
+                )
+            )
         for probing in asked.probes:
             probe = probing.build()
             hardware = self.hardware if probe.exclusive else None
@@ -176,12 +186,15 @@ def versions(plugin: Plugin) -> dict[str, str]:
 
 
 def _described(label: str, plugin: Plugin) -> dict[str, Any]:
-    hidden = {"norm"} if isinstance(plugin, Attack) else set()
+    hidden = {"norm"} if isinstance(plugin, Attack | Certificate) else set()
+    source = source_digest(type(plugin))
+    if isinstance(plugin, Attack) and plugin.proved_by is not None:
+        source += source_digest(certificates.get(plugin.proved_by))
     return {
         "label": label,
         "plugin": plugin.name,
         "args": plugin.model_dump(mode="json", exclude=hidden),
-        "source": source_digest(type(plugin)),
+        "source": source,
         "versions": versions(plugin),
     }
 

@@ -131,6 +131,9 @@ class Worker:
             attack = contracts.attacks.build(ref.plugin, {**ref.args, "norm": ref.norm})
             purpose = repr(ref.identity[:3])
             return measure.attacked(attack, ref.epsilons, purpose, model, samples, indices, cell.seed)
+        if ref.kind is Kind.CERTIFICATE:
+            certificate = contracts.certificates.build(ref.plugin, {**ref.args, "norm": ref.norm})
+            return measure.certified(certificate, ref.epsilons, model, samples, indices)
         if ref.kind is Kind.PROBE:
             probe = contracts.probes.build(ref.plugin, ref.args)
             return measure.probed(probe, model, samples, artefact, ref.hardware)

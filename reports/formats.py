@@ -8,11 +8,20 @@ from bench.records import Metric
 
 MISSING = "–"
 NORMS = {"l0": "L0", "l1": "L1", "l2": "L2", "linf": "L∞"}
-SHARES = ("clean_accuracy", "robust_accuracy", "attack_success")
+SHARES = ("clean_accuracy", "robust_accuracy", "certified_accuracy", "attack_success")
 DETECTION = {"auroc": "AUROC", "ap_out": "AP out", "ap_in": "AP in", "fpr95": "FPR95", "fpr95_id_positive": "FPR95 in"}
 TIMES = ("latency", "throughput", "cold_start")  # heads of figures that are valid on one machine only
 COSTS = {"macs": "MACs", "flops": "FLOPs", "size_bytes": "size", "parameter_bytes": "parameter size"}
-HIGHER = ("clean_accuracy", "robust_accuracy", "median_distance", "auroc", "ap_out", "ap_in", "throughput")
+HIGHER = (
+    "clean_accuracy",
+    "robust_accuracy",
+    "certified_accuracy",
+    "median_distance",
+    "auroc",
+    "ap_out",
+    "ap_in",
+    "throughput",
+)
 
 
 def head(name: str) -> str:
@@ -45,6 +54,8 @@ def heading(name: str) -> tuple[str, str]:
     match parts:
         case ["robust_accuracy", norm, attack, epsilon]:
             return "Worst case" if attack == names.WORST else attack, f"{NORMS.get(norm, norm)} ≤ {epsilon}"
+        case ["certified_accuracy", norm, certificate, epsilon]:
+            return "Certified", f"{certificate} {NORMS.get(norm, norm)} ≤ {epsilon}"
         case ["attack_success", norm, attack, epsilon]:
             return "Attack success", f"{attack} {NORMS.get(norm, norm)} ≤ {epsilon}"
         case ["median_distance", norm, attack]:
