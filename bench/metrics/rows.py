@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import names
-from bench.metrics import outliers, robustness
+from bench.metrics import indicators, outliers, robustness
 from bench.metrics.proofs import check_proofs, proofs, proved_counts
 from bench.metrics.robustness import Attacked
 from bench.records import Cell, Failure, Kind, Metric, Row
@@ -21,6 +21,7 @@ KINDS: Mapping[str, str] = {
     "escaped": "The attack returned inputs outside its ball or the input's bounds. Those never count.",
     "proved": "Bounds prove that no attack inside the ball can break these samples. They count as standing, and no "
     "attack was spent on them.",
+    "suspect": "The robustness may be misjudged: something says that the attacks' gradients are not to be trusted.",
     "surrogate": "The model's gradients are stand-ins (a straight-through estimator, say): a white-box attack may have "
     "missed what attacks without gradients find.",
     "floor": "Nothing survives, so that this epsilon tells no models apart.",
@@ -99,6 +100,9 @@ class _Line:
     def clean(self, cell: Cell) -> None:
         name = self.add(names.CLEAN_ACCURACY, robustness.clean_accuracy(cell.table), cell)
         self.check_complete(name, cell)
+        for told in (indicators.probabilities(cell.table), indicators.saturated(cell.table)):
+            if told:
+                self.flag(name, "suspect", told)
         unclear = int((cell.table["prediction"].to_numpy() == -1).sum())
         if unclear:
             self.flag(name, "nan", f"{unclear} of {cell.table.num_rows} samples have NaN scores and count as wrong")
@@ -149,6 +153,8 @@ class _Line:
             if (metric.n or 0) < planned:
                 short = ", ".join(cell.evaluation for cell in made if cell.table.num_rows < planned)
                 self.flag(name, "incomplete", f"over {metric.n} of {planned} samples (records missing from {short})")
+            if told := indicators.black_box_gain(attacks, epsilon):
+                self.flag(name, "suspect", told)
             if metric.value == 0:
                 self.flag(name, "floor", f"none of {metric.n} samples survives")
 
