@@ -32,13 +32,13 @@ def checkpoints(steps: int, norm: Norm) -> list[int]:
     interval, found = max(int(0.22 * steps), 1), [0]
     while found[-1] + interval <= steps:
         found.append(found[-1] + interval)
-        interval = max(interval - max(int(0.03 * steps), 1), max(int(0.06 * steps), 1))
+        interval = max(interval - max(int(0.03 * steps), 1), int(0.06 * steps), 1)
     return found[1:]
 
 
 @dataclass(frozen=True)
 class Ascent:
-    """Moves samples (n, ...) uphill on `loss` inside the ball. passes: of each point, averaged (EOT); 1 for most models.
+    """Moves samples (n, ...) uphill on `loss` inside the ball. passes: of each point, averaged (EOT).
 
     rho: share of the steps since the last checkpoint that have to raise the loss, or the step size is halved.
     """

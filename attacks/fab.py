@@ -56,10 +56,12 @@ class BoundaryWalk(StandingAttack):
         both = torch.cat([point.flatten(1), centre.flatten(1)])
         from_centre = gap + (w * (centre - point).flatten(1)).sum(1)
         moves = onto_hyperplane(both, torch.cat([w, w]), -torch.cat([gap, from_centre]), self.norm, low, high)
-        near, far = length(moves, self.norm).clamp(min=1e-8).to(point.dtype).split(n)
+        size = length(moves, self.norm).clamp(min=1e-8).to(point.dtype)
+        near, far = size[:n], size[n:]
         alpha = rowwise((near / (near + far)).clamp(max=ALPHA_MAX), point)
-        from_point, from_input = (move.reshape(point.shape) for move in moves.split(n))
-        return ((point + ETA * from_point) * (1 - alpha) + (centre + ETA * from_input) * alpha).clamp(low, high)
+        from_point, from_input = moves[:n].reshape(point.shape), moves[n:].reshape(point.shape)
+        moved: Tensor = (point + ETA * from_point) * (1 - alpha) + (centre + ETA * from_input) * alpha
+        return moved.clamp(low, high)
 
 
 @attack("fab")

@@ -17,7 +17,7 @@ NUMBERS = 5  # per query, besides one per channel: two corners and an orientatio
 
 
 class Draws:
-    """Uniform numbers in [0, 1) per sample and query, (n, NUMBERS + channels), drawn ahead from each sample's stream."""
+    """Uniform numbers in [0, 1) per sample and query, (n, NUMBERS + channels), drawn ahead from its stream."""
 
     def __init__(self, random: SampleRandom, channels: int, device: str) -> None:
         self.random, self.columns, self.device = random, NUMBERS + channels, device

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from bench.randomness import SampleRandom
 
 class StandingAttack(Attack):
     """An attack inside a ball that reports its own successes, so that another can go on with what still stands."""
+
+    swift: ClassVar[bool] = True
 
     @abstractmethod
     def strike(

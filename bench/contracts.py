@@ -16,6 +16,7 @@ cache key; the first line of its docstring is its help. It is registered by deco
 | Attack   | moves inputs, inside its threat model, so that the label is lost  | `@attack`   |
 | Probe    | measures what a classifier costs                                  | `@probe`    |
 | Detector | scores how outlying an input is; larger is more outlying, always  | `@detector` |
+| Certificate | proves that no input in a ball loses the label                 | `@certificate` |
 
 tests/contracts/ runs these promises over everything registered; `gauntlet check-adapter` runs the adapter's.
 """
@@ -311,8 +312,14 @@ class Attack(Plugin, ABC):
     norms: ClassVar[tuple[Norm, ...]]  # those it can be asked for
     knowledge: ClassVar[Knowledge] = Knowledge.WHITE_BOX
     minimal: ClassVar[bool] = False  # True: looks for the smallest distance, is run once, ignores epsilon
+    swift: ClassVar[bool] = False  # True: is given a faster copy of the model, equal to it up to rounding (bench.swift)
 
     norm: Norm
+
+    @property
+    def proved_by(self) -> str | None:
+        """A certificate whose proof spares a sample the attack; samples that it cannot judge are attacked."""
+        return None
 
     @abstractmethod
     def run(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom) -> Tensor:
@@ -408,6 +415,21 @@ class Detector(Plugin, ABC):
         """x: (n, *input_shape), n > 0. random: one stream per row, the only source of randomness. Returns (n,)."""
 
 
+class Certificate(Plugin, ABC):
+    """Proves samples robust: no input inside the ball and the bounds loses the label, whatever the attack."""
+
+    norms: ClassVar[tuple[Norm, ...]]  # those it can be asked for
+
+    norm: Norm
+
+    @abstractmethod
+    def proves(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float) -> Tensor:
+        """(n,) bool: whether x (n, *input_shape) with labels y (n,) is proved at the radius epsilon.
+
+        True is a promise; False says nothing. Raises PluginError where the model cannot be bounded.
+        """
+
+
 # --- the registries ---------------------------------------------------------------------------------------------------
 
 adapters: Registry[Adapter] = Registry("adapter", "adapters", Adapter)  # type: ignore[type-abstract]
@@ -415,9 +437,10 @@ datasets: Registry[Dataset] = Registry("dataset", "datasets", Dataset)  # type: 
 attacks: Registry[Attack] = Registry("attack", "attacks", Attack)  # type: ignore[type-abstract]
 probes: Registry[Probe] = Registry("probe", "probes", Probe)  # type: ignore[type-abstract]
 detectors: Registry[Detector] = Registry("detector", "detectors", Detector)  # type: ignore[type-abstract]
+certificates: Registry[Certificate] = Registry("certificate", "certificates", Certificate)  # type: ignore[type-abstract]
 
 REGISTRIES: Mapping[str, Registry[Any]] = {
-    registry.plural: registry for registry in (adapters, datasets, attacks, probes, detectors)
+    registry.plural: registry for registry in (adapters, datasets, attacks, probes, detectors, certificates)
 }
 
 adapter = adapters.register
@@ -425,3 +448,4 @@ dataset = datasets.register
 attack = attacks.register
 probe = probes.register
 detector = detectors.register
+certificate = certificates.register

@@ -8,6 +8,7 @@ after one clean pass of the stored input, inside the bounds and inside the ball.
 from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from torch import Tensor
 from bench import names
 from bench.contracts import (
     Attack,
+    Certificate,
     Classifier,
     Detector,
     Figure,
@@ -27,6 +29,7 @@ from bench.contracts import (
     PairedProbe,
     Probe,
     Samples,
+    certificates,
 )
 from bench.errors import PluginError
 from bench.metering import Metered, Passes, Untouched, answers, predictions
@@ -34,6 +37,7 @@ from bench.metrics.intervals import median
 from bench.names import COST_SUFFIX
 from bench.randomness import SampleRandom, seed_of
 from bench.records import REFUSED, figures_table, samples_table
+from bench.swift import swift
 
 TOLERANCE = 1e-6  # by which a verified input may leave the ball or the bounds: rounding of float32
 
@@ -83,14 +87,17 @@ def attacked(
     distance = np.where(prediction != labels, 0.0, np.nan)
     final = prediction.copy()
     escaped = np.zeros(n, dtype=bool)
+    asked = swift(model, x) if attack.swift else model
     passes = Passes.zero(n)
+
+    proved = _proofs(attack, epsilons, model, x, labels, np.flatnonzero(prediction == labels))
 
     def strike(rows: Indices, epsilon: float | None, stream: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Attack these rows; returns which were broken, and at what distance."""
         random = SampleRandom.of(seed, f"{purpose}/{stream}", [int(index) for index in indices[rows]])
         target = torch.from_numpy(labels[rows].astype(np.int64)).to(model.device)
         with Untouched(model, f"attack '{attack.name}'"):
-            moved = attack.run(Metered(model, passes, rows), x[rows], target, epsilon, random).detach()
+            moved = attack.run(Metered(asked, passes, rows), x[rows], target, epsilon, random).detach()
         inside, far, found = _verify(model, attack.norm, x[rows], moved, epsilon)
         escaped[rows] |= ~inside
         lost = inside & (found != labels[rows]) & (found != REFUSED)
@@ -105,7 +112,8 @@ def attacked(
             broken[rows[lost]] = far[lost, None] <= np.asarray(epsilons) + TOLERANCE
     else:
         for column, epsilon in enumerate(epsilons):
-            rows = np.flatnonzero(~broken[:, column])
+            spared = np.zeros(n, dtype=bool) if proved is None else proved[:, column]
+            rows = np.flatnonzero(~broken[:, column] & ~spared)
             if len(rows):
                 lost, far = strike(rows, epsilon, f"{epsilon!r}")
                 distance[rows[lost]] = far[lost]
@@ -124,8 +132,56 @@ def attacked(
             "forwards": passes.forwards,
             "backwards": passes.backwards,
             "gradients": [str(model.gradients)] * n,
+            "proved": [None] * n if proved is None else list(proved),
         }
     )
+
+
+def certified(
+    certificate: Certificate, epsilons: tuple[float, ...], model: Classifier, samples: Samples, indices: Indices
+) -> pa.Table:
+    """At which epsilons a certificate proves each sample of a block. What is wrong untouched is never proved."""
+    labels, x, scores = _untouched(model, samples, indices)
+    prediction = predictions(scores)
+    with Untouched(model, f"certificate '{certificate.name}'"):
+        proved = _proved(certificate, epsilons, model, x, labels, np.flatnonzero(prediction == labels))
+    return samples_table(
+        {
+            "sample": indices,
+            "label": labels,
+            "prediction": prediction,
+            "confidence": _confidence(scores),
+            "proved": list(proved),
+        }
+    )
+
+
+def _proved(
+    certificate: Certificate, epsilons: tuple[float, ...], model: Classifier, x: Tensor, labels: Any, rows: Indices
+) -> NDArray[np.bool_]:
+    """(n, k) bool; rows: those that are right untouched. What is not proved at an epsilon is not at larger ones."""
+    proved = np.zeros((len(x), len(epsilons)), dtype=bool)
+    for column, epsilon in enumerate(epsilons):
+        if len(rows):
+            y = torch.from_numpy(labels[rows].astype(np.int64)).to(model.device)
+            found = certificate.proves(model, x[rows], y, epsilon).cpu().numpy().astype(bool)
+            if found.shape != (len(rows),):
+                raise ValueError(f"certificate '{certificate.name}' must judge each input once, got {found.shape}")
+            rows = rows[found]
+            proved[rows, column] = True
+    return proved
+
+
+def _proofs(
+    attack: Attack, epsilons: tuple[float, ...], model: Classifier, x: Tensor, labels: Any, rows: Indices
+) -> NDArray[np.bool_] | None:
+    """What spares samples an attack; None where it asks for no proof, or its certificate cannot judge the model."""
+    if attack.proved_by is None or attack.norm not in certificates.get(attack.proved_by).norms:
+        return None
+    try:
+        return _proved(certificates.build(attack.proved_by, {"norm": attack.norm}), epsilons, model, x, labels, rows)
+    except PluginError:
+        return None  # the model is then attacked in full, and the records say that no proof was tried
 
 
 def probed(probe: Probe, model: Classifier, samples: Samples, artefact: bytes | None, hardware: str | None) -> pa.Table:

@@ -30,6 +30,11 @@ def worst_case(norm: str, epsilon: float) -> str:
     return robust_accuracy(norm, WORST, epsilon)
 
 
+def certified_accuracy(norm: str, evaluation: str, epsilon: float) -> str:
+    """`certified_accuracy/linf/linear_bounds/0.1`"""
+    return f"certified_accuracy/{norm}/{evaluation}/{epsilon:g}"
+
+
 def median_distance(norm: str, evaluation: str) -> str:
     """`median_distance/l2/cw`"""
     return f"median_distance/{norm}/{evaluation}"

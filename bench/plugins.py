@@ -21,7 +21,7 @@ from types import ModuleType
 from bench.errors import OperatorError, PluginError, did_you_mean
 
 ROOT = Path(__file__).resolve().parents[1]
-BUILT_IN = ("adapters", "attacks", "bench.probes", "bench.detectors")
+BUILT_IN = ("adapters", "attacks", "bench.probes", "bench.detectors", "bench.certificates")
 PACKAGES = ("bench", "adapters", "attacks", "reports", "suites")
 ENTRY_POINTS = "gauntlet.plugins"
 _LIMIT = 4 << 20  # bytes of source that travel with a suite
@@ -144,7 +144,7 @@ def source_digest(cls: type) -> str:
 
 def engine_digest() -> str:
     """Digest of the engine's files that decide what stands in a record."""
-    names = ("contracts.py", "measure.py", "metering.py", "randomness.py", "records.py")
+    names = ("contracts.py", "measure.py", "metering.py", "randomness.py", "records.py", "swift.py")
     return hashlib.blake2b(b"".join((ROOT / "bench" / name).read_bytes() for name in names), digest_size=16).hexdigest()
 
 

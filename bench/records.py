@@ -37,6 +37,7 @@ SAMPLES = pa.schema(
         pa.field("forwards", pa.float64(), True, {"doc": "forward passes the attack spent on this sample"}),
         pa.field("backwards", pa.float64(), True, {"doc": "backward passes the attack spent on this sample"}),
         pa.field("gradients", pa.string(), True, {"doc": "of the model, as the attack saw them: exact, surrogate"}),
+        pa.field("proved", pa.list_(pa.bool_()), True, {"doc": "proved to keep its label, one value per epsilon"}),
         pa.field("score", pa.float64(), True, {"doc": "outlier score of a detector; larger is more outlying"}),
         pa.field("outlier", pa.bool_(), True, {"doc": "whether the sample comes from the outlier set"}),
         pa.field("flagged", pa.bool_(), True, {"doc": "score above the threshold that the detector was fitted with"}),
@@ -65,6 +66,7 @@ class Kind(StrEnum):
     ATTACK = "attack"
     PROBE = "probe"
     DETECTOR = "detector"
+    CERTIFICATE = "certificate"
     COST = "cost"  # of a detector
 
     @property

@@ -5,7 +5,19 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from bench.contracts import Adapter, Attack, PairedProbe, Plugin, Samples, Training, adapters, datasets, detectors
+from bench.contracts import (
+    Adapter,
+    Attack,
+    Certificate,
+    PairedProbe,
+    Plugin,
+    Samples,
+    Training,
+    adapters,
+    certificates,
+    datasets,
+    detectors,
+)
 from bench.data import subset
 from bench.errors import DataError, PluginError
 from bench.names import COST_SUFFIX
@@ -160,6 +172,9 @@ class Resolver:
             if detection.cost:
                 described["label"] += COST_SUFFIX
                 found.append(EvaluationRef(kind=Kind.COST, exclusive=True, hardware=self.hardware, **described))
+        for proof in asked.certificates:
+            described = _described(proof.name, proof.build())
+            found.append(EvaluationRef(kind=Kind.CERTIFICATE, norm=proof.norm, epsilons=proof.epsilons, **described))
         for probing in asked.probes:
             probe = probing.build()
             hardware = self.hardware if probe.exclusive else None
@@ -219,12 +234,15 @@ def versions(plugin: Plugin) -> dict[str, str]:
 
 
 def _described(label: str, plugin: Plugin) -> dict[str, Any]:
-    hidden = {"norm"} if isinstance(plugin, Attack) else set()
+    hidden = {"norm"} if isinstance(plugin, Attack | Certificate) else set()
+    source = _source(plugin)
+    if isinstance(plugin, Attack) and plugin.proved_by is not None:
+        source += source_digest(certificates.get(plugin.proved_by))
     return {
         "label": label,
         "plugin": plugin.name,
         "args": plugin.model_dump(mode="json", exclude=hidden),
-        "source": _source(plugin),
+        "source": source,
         "versions": versions(plugin),
     }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from bench.contracts import REGISTRIES, AdapterChoice, Attack, Dataset, DatasetChoice, PairedProbe, Plugin
+from bench.contracts import REGISTRIES, AdapterChoice, Attack, Certificate, Dataset, DatasetChoice, PairedProbe, Plugin
 from bench.errors import GauntletError, did_you_mean
 from bench.suite_parts import (
     KINDS,
@@ -29,8 +29,12 @@ from bench.suite_yaml import Document, Finding, Keys, describe
 
 LoadPlugins = Callable[[Sequence[str], Path], None]
 
-EVALUATIONS = {"attacks": "attack", "probes": "probe", "detectors": "detector"}
-BESIDE = {"attack": "norm", "dataset": "split"}  # the field of a plugin that stands beside its name, not under `args`
+EVALUATIONS = {"attacks": "attack", "probes": "probe", "detectors": "detector", "certificates": "certificate"}
+BESIDE = {
+    "attack": "norm",
+    "certificate": "norm",
+    "dataset": "split",
+}  # the field of a plugin that stands beside its name, not under `args`
 
 
 class Checks:
@@ -128,7 +132,7 @@ class Checks:
                 message = f"belongs beside `{kind}:`, not under `args:`"
                 self.find((*keys, "args", beside), message, of_key=True)
             given |= self.beside(cls, entry, keys)
-        if issubclass(cls, Attack) and not cls.minimal and not entry.get("epsilons"):
+        if issubclass(cls, Attack | Certificate) and not getattr(cls, "minimal", False) and not entry.get("epsilons"):
             self.radii(name, entry, keys)
         for stray in [key for key in entry if key in cls.model_fields and key not in ("name", beside, "args")]:
             if stray not in KINDS[kind].model_fields:
@@ -173,7 +177,7 @@ class Checks:
 
     def beside(self, cls: type[Plugin], entry: dict[str, Any], keys: Keys) -> dict[str, Any]:
         """The norm or split that the plugin is built with; its own first one where the suite names a wrong one."""
-        if issubclass(cls, Attack):
+        if issubclass(cls, Attack | Certificate):
             field, known, default = "norm", [str(norm) for norm in cls.norms], str(cls.norms[0])
         else:
             assert issubclass(cls, Dataset)

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 from bench import contracts, names
-from bench.contracts import Adapter, Attack, Dataset, Detector, Frozen, Norm, Probe
+from bench.contracts import Adapter, Attack, Certificate, Dataset, Detector, Frozen, Norm, Probe
 
 SLUG = r"^[a-z0-9][a-z0-9_-]*$"
 LABEL = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
@@ -25,6 +25,24 @@ Slug = Annotated[str, Field(pattern=SLUG, max_length=64)]
 Label = Annotated[str, Field(pattern=LABEL, max_length=64)]
 Arguments = dict[str, Any]
 Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _ascending(epsilons: tuple[float, ...]) -> tuple[float, ...]:
+    """In order. Raises ValueError for two that metric names cannot tell apart."""
+    seen: dict[str, float] = {}
+    for epsilon in sorted(epsilons):
+        text = f"{epsilon:g}"
+        if text in seen:
+            raise ValueError(
+                f"{text} stands twice: remove one"
+                if seen[text] == epsilon
+                else f"{seen[text]!r} and {epsilon!r} are both {text} in metric names (6 digits): remove one"
+            )
+        seen[text] = epsilon
+    return tuple(seen.values())
+
+
+Epsilons = Annotated[tuple[Epsilon, ...], Field(max_length=MAX_ENTRIES), AfterValidator(_ascending)]
 
 
 def default_label(plugin: str) -> str:
@@ -106,25 +124,10 @@ class AttackSpec(Part):
     """Its label in metric names. Default: its own name, without what stands before the dot."""
     norm: Norm
     """How distance is measured: l0, l1, l2 or linf."""
-    epsilons: Annotated[tuple[Epsilon, ...], Field(max_length=MAX_ENTRIES)] = ()
+    epsilons: Epsilons = ()
     """Radii of the ball in input units. May be left out for attacks that look for the smallest distance."""
     args: Arguments = Field(default_factory=dict)
     """Arguments of the attack."""
-
-    @field_validator("epsilons")
-    @classmethod
-    def _ascending(cls, epsilons: tuple[float, ...]) -> tuple[float, ...]:
-        seen: dict[str, float] = {}
-        for epsilon in sorted(epsilons):
-            text = f"{epsilon:g}"
-            if text in seen:
-                raise ValueError(
-                    f"{text} stands twice: remove one"
-                    if seen[text] == epsilon
-                    else f"{seen[text]!r} and {epsilon!r} are both {text} in metric names (6 digits): remove one"
-                )
-            seen[text] = epsilon
-        return tuple(seen.values())
 
     def build(self) -> Attack:
         """The attack. Raises PluginError or pydantic's ValidationError."""
@@ -172,6 +175,25 @@ class DetectorSpec(Part):
         return contracts.detectors.build(self.detector, self.args)
 
 
+class CertificateSpec(Part):
+    """A proof of robustness, at the radii of a norm."""
+
+    certificate: str
+    """The certificate (`gauntlet list certificates`)."""
+    name: Label = Field(default_factory=lambda data: default_label(data["certificate"]), validate_default=True)
+    """Its label in metric names. Default: its own name."""
+    norm: Norm
+    """How distance is measured: l1, l2 or linf."""
+    epsilons: Annotated[Epsilons, Field(min_length=1)]
+    """Radii of the ball in input units."""
+    args: Arguments = Field(default_factory=dict)
+    """Arguments of the certificate."""
+
+    def build(self) -> Certificate:
+        """The certificate. Raises PluginError or pydantic's ValidationError."""
+        return contracts.certificates.build(self.certificate, {**self.args, "norm": self.norm})
+
+
 class Evaluations(Part):
     """What is done to every model on every data set, besides the clean pass."""
 
@@ -181,6 +203,8 @@ class Evaluations(Part):
     """What does it cost?"""
     detectors: Annotated[tuple[DetectorSpec, ...], Field(max_length=MAX_ENTRIES)] = ()
     """Does it notice?"""
+    certificates: Annotated[tuple[CertificateSpec, ...], Field(max_length=MAX_ENTRIES)] = ()
+    """What can be proved?"""
 
     def metric_names(self, compared: bool = False) -> list[str]:
         """The metrics that records of these evaluations yield, in the order of the suite, worst cases last.
@@ -211,6 +235,8 @@ class Evaluations(Part):
                 found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in names.FITTED)
             if detector.cost:
                 found |= dict.fromkeys((names.overhead(detector.name), names.detector_passes(detector.name)))
+        for proof in self.certificates:
+            found |= dict.fromkeys(names.certified_accuracy(proof.norm, proof.name, e) for e in proof.epsilons)
         for norm, epsilons in worst.items():
             found |= dict.fromkeys(names.worst_case(norm, epsilon) for epsilon in sorted(epsilons))
         return list(found)
@@ -282,4 +308,5 @@ KINDS: Mapping[str, type[Part]] = {  # by the key that names the plugin
     "attack": AttackSpec,
     "probe": ProbeSpec,
     "detector": DetectorSpec,
+    "certificate": CertificateSpec,
 }

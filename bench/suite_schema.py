@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic.errors import PydanticInvalidForJsonSchema
 
-from bench.contracts import REGISTRIES, Attack, Dataset, Plugin
+from bench.contracts import REGISTRIES, Attack, Certificate, Dataset, Plugin
 from bench.errors import PluginError
 from bench.suite_parts import KINDS, Suite
 from bench.suite_yaml import FRACTION
@@ -45,15 +45,17 @@ def _rule(kind: str, name: str, definitions: dict[str, Any]) -> dict[str, Any]:
     for inner, definition in args.pop("$defs", {}).items():
         definitions[f"{prefix}{inner}"] = definition
     beside: dict[str, Any] = {}
-    if issubclass(cls, Attack):
+    if issubclass(cls, Attack | Certificate):
         beside = {"norm": {"enum": [str(norm) for norm in cls.norms]}}
     elif issubclass(cls, Dataset) and cls.splits:
         beside = {"split": {"enum": list(cls.splits)}}
-    own = "norm" if issubclass(cls, Attack) else "split" if issubclass(cls, Dataset) else ""
+    own = "norm" if issubclass(cls, Attack | Certificate) else "split" if issubclass(cls, Dataset) else ""
     args.get("properties", {}).pop(own, None)
     required = [key for key in args.pop("required", []) if key != own]
     args |= {"required": required, "description": cls.summary()}
-    needed = (["args"] if required else []) + (["epsilons"] if issubclass(cls, Attack) and not cls.minimal else [])
+    needed = (["args"] if required else []) + (
+        ["epsilons"] if issubclass(cls, Attack | Certificate) and not getattr(cls, "minimal", False) else []
+    )
     then: dict[str, Any] = {"properties": {"args": args} | beside, "required": needed}
     return {"if": {"properties": {kind: {"const": name}}, "required": [kind]}, "then": then}
 

@@ -164,6 +164,9 @@ class Worker:
             attack = contracts.attacks.build(ref.plugin, {**ref.args, "norm": ref.norm})
             purpose = repr(ref.identity[:3])
             return measure.attacked(attack, ref.epsilons, purpose, model, samples, indices, cell.seed)
+        if ref.kind is Kind.CERTIFICATE:
+            certificate = contracts.certificates.build(ref.plugin, {**ref.args, "norm": ref.norm})
+            return measure.certified(certificate, ref.epsilons, model, samples, indices)
         if ref.kind is Kind.PROBE:
             probe = contracts.probes.build(ref.plugin, ref.args)
             if cell.baseline is not None and isinstance(probe, PairedProbe):

@@ -25,14 +25,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from attacks.autoattack import AutoAttack
 from bench.contracts import Classifier
 from bench.randomness import SampleRandom
-from benchmarks.pgd_throughput import Wrapped, trained
+from bench.swift import swift
+from benchmarks.pgd_throughput import trained
 from tests.attacks import third_party
 
 Run = Callable[[Tensor, Tensor], Tensor]  # the images that an attack leaves
 
 
 def ours(model: Classifier, epsilon: float) -> Run:
-    return lambda x, y: AutoAttack().run(model, x, y, epsilon, SampleRandom.of(0, "autoattack", range(len(x))))
+    return lambda x, y: AutoAttack().run(
+        swift(model, x), x, y, epsilon, SampleRandom.of(0, "autoattack", range(len(x)))
+    )
 
 
 def public(net: nn.Module, epsilon: float) -> Run:
@@ -71,7 +74,7 @@ def main() -> None:
         digits = load_digits()
         images, labels = torch.tensor(digits.images[:, None] / 16, dtype=torch.float32), torch.tensor(digits.target)
         net, epsilon = trained(images[1000:], labels[1000:]), 0.1
-        model: Classifier = Wrapped(net)
+        model: Classifier = third_party.Net(net)
         x, y = images[: options.images], labels[: options.images]
     else:
         if options.data is None:

@@ -8,7 +8,10 @@ from bench.records import Metric
 
 MISSING = "–"
 NORMS = {"l0": "L0", "l1": "L1", "l2": "L2", "linf": "L∞"}
-SHARES = ("clean_accuracy", "robust_accuracy", "attack_success", "coverage", "answered_accuracy")
+SHARES = (
+    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "attack_success"),
+    *("coverage", "answered_accuracy"),
+)
 DETECTION = {
     "auroc": "AUROC",
     "ap_out": "AP out",
@@ -30,7 +33,8 @@ COSTS = {
 }
 RATIOS = ("speedup", "compression_ratio", "theoretical_speedup")  # baseline / own
 HIGHER = (
-    *("clean_accuracy", "robust_accuracy", "median_distance", "auroc", "ap_out", "ap_in", "throughput"),
+    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "median_distance"),
+    *("auroc", "ap_out", "ap_in", "throughput"),
     *("precision", "recall", "f1", "soft_f1", "joint_soft_f1", "coverage", "answered_accuracy"),
     *RATIOS,
 )
@@ -66,6 +70,8 @@ def heading(name: str) -> tuple[str, str]:
     match parts:
         case ["robust_accuracy", norm, attack, epsilon]:
             return "Worst case" if attack == names.WORST else attack, f"{NORMS.get(norm, norm)} ≤ {epsilon}"
+        case ["certified_accuracy", norm, certificate, epsilon]:
+            return "Certified", f"{certificate} {NORMS.get(norm, norm)} ≤ {epsilon}"
         case ["attack_success", norm, attack, epsilon]:
             return "Attack success", f"{attack} {NORMS.get(norm, norm)} ≤ {epsilon}"
         case ["median_distance", norm, attack]:

@@ -12,14 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import names
-from bench.metrics import confidence, outliers, robustness
+from bench.metrics import confidence, indicators, outliers, robustness
 from bench.metrics.efficiency import merged
+from bench.metrics.proofs import check_proofs, proofs, proved_counts
 from bench.metrics.robustness import Attacked
 from bench.records import Cell, Failure, Kind, Metric, Row
 
 KINDS: Mapping[str, str] = {
     "incomplete": "Part of the work behind this figure is missing; the figure covers only what is there.",
     "escaped": "The attack returned inputs outside its ball or the input's bounds. Those never count.",
+    "proved": "Bounds prove that no attack inside the ball can break these samples. They count as standing, and no "
+    "attack was spent on them.",
+    "suspect": "The robustness may be misjudged: something says that the attacks' gradients are not to be trusted.",
     "surrogate": "The model's gradients are stand-ins (a straight-through estimator, say): a white-box attack may have "
     "missed what attacks without gradients find.",
     "floor": "Nothing survives, so that this epsilon tells no models apart.",
@@ -65,6 +69,7 @@ class _Line:
         self.flags: list[str] = []
         self.failures: list[Failure] = []
         self.attacked: dict[str, list[tuple[Attacked, Cell]]] = {}  # by norm
+        self.certified: list[Cell] = []
         self.hardware: set[str] = set()
         self.classes = 0  # that the model tells apart; 0 before its scores are seen
 
@@ -74,6 +79,7 @@ class _Line:
             _BY_KIND[cell.kind](self, cell)
         for norm, attacks in self.attacked.items():
             self.worst(norm, attacks)
+        check_proofs(self.certified, self.attacked)
         return Row(
             model=self.model,
             dataset=self.dataset,
@@ -104,6 +110,9 @@ class _Line:
         self.check_complete(name, cell)
         for refusal, metric in robustness.refusals(cell.table).items():
             self.add(refusal, metric, cell)
+        for told in (indicators.probabilities(cell.table), indicators.saturated(cell.table)):
+            if told:
+                self.flag(name, "suspect", told)
         unclear = int((cell.table["prediction"].to_numpy() == -1).sum())
         if unclear:
             self.flag(name, "nan", f"{unclear} of {cell.table.num_rows} samples have NaN scores and count as wrong")
@@ -130,6 +139,9 @@ class _Line:
         self.check_complete(subject, cell)
         if cell.knowledge == "white-box" and "surrogate" in cell.table["gradients"].unique().to_pylist():
             self.flag(subject, "surrogate", "the attack followed a backward pass that is not the model's derivative")
+        self.certified += [cell]  # its own proofs have to hold as well
+        for epsilon, count in proved_counts(cell):
+            self.flag(subject, "proved", f"{count} of {cell.table.num_rows} samples at {epsilon:g} were not attacked")
         left = robustness.escaped(cell.table)
         if left:
             self.flag(subject, "escaped", f"of {left} of {cell.table.num_rows} samples a result did not count")
@@ -153,8 +165,19 @@ class _Line:
             if (metric.n or 0) < planned:
                 short = ", ".join(cell.evaluation for cell in made if cell.table.num_rows < planned)
                 self.flag(name, "incomplete", f"over {metric.n} of {planned} samples (records missing from {short})")
+            if told := indicators.black_box_gain(attacks, epsilon):
+                self.flag(name, "suspect", told)
             if metric.value == 0:
                 self.flag(name, "floor", f"none of {metric.n} samples survives")
+
+    def certificate(self, cell: Cell) -> None:
+        if cell.norm is None:
+            raise ValueError(f"certificate '{cell.evaluation}' has no norm")
+        self.certified += [cell]
+        for epsilon, proved in zip(cell.epsilons, proofs(cell).T, strict=True):
+            name = names.certified_accuracy(cell.norm, cell.evaluation, epsilon)
+            self.add(name, robustness.share(proved), cell)
+            self.check_complete(name, cell)
 
     def probe(self, cell: Cell) -> None:
         groups: dict[str, list[dict[str, Any]]] = {}
@@ -225,6 +248,7 @@ _BY_KIND: Mapping[Kind, Callable[[_Line, Cell], None]] = {
     Kind.PROBE: _Line.probe,
     Kind.DETECTOR: _Line.detector,
     Kind.COST: _Line.probe,
+    Kind.CERTIFICATE: _Line.certificate,
 }
 
 _Scores = NDArray[np.float64]

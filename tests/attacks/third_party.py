@@ -54,8 +54,6 @@ def images(root: Path, n: int) -> tuple[Tensor, Tensor]:
 
 def _filled(net: nn.Module, path: Path) -> nn.Module:
     """The weights by their order: the published files name the layers in their own ways."""
-    found = torch.load(path, map_location="cpu", weights_only=True)
-    state = found["state_dict"][0] if "state_dict" in found and isinstance(found["state_dict"], list) else found
-    state = state.get("state_dict", state)
+    state = torch.load(path, map_location="cpu", weights_only=True)
     net.load_state_dict(dict(zip(net.state_dict(), state.values(), strict=True)))
     return net

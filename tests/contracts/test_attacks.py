@@ -8,6 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+import attacks.autoattack
 import attacks.fgsm
 import attacks.foolbox
 import attacks.pgd  # noqa: F401 - registers the attack
@@ -23,6 +24,13 @@ EPSILON = {"linf": 0.1, "l2": 0.6, "l1": 3.0}
 
 # Small budgets, so that all attacks together run in a minute.
 BUDGET: dict[str, dict[str, Any]] = {
+    "apgd_ce": {"steps": 10},
+    "apgd_dlr": {"steps": 10},
+    "apgd_t": {"steps": 5, "targets": 2},
+    "autoattack": {"prove": False},
+    "fab": {"steps": 5},
+    "fab_t": {"steps": 5, "targets": 2},
+    "square": {"queries": 60},
     "pgd": {"steps": 5},
     "foolbox.binarization_refinement": {},
     "foolbox.boundary": {"steps": 30},

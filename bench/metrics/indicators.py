@@ -1,0 +1,67 @@
+"""Signs that robustness was misjudged, read from records. Each yields what to say, or nothing for an honest net.
+
+Croce and Hein 2020, arXiv:2003.01690 (the checks of AutoAttack), and Pintor et al. 2022, arXiv:2106.09947.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from bench.metrics.robustness import Attacked
+from bench.records import Cell
+
+GAIN = 0.002  # share of the samples that a black-box attack may break beyond all white-box ones
+UNDERFLOW = 104.0  # exp(-104) is 0 in float32: a margin above it leaves the cross-entropy without a gradient
+WHITE_BOX = "white-box"
+
+
+def probabilities(table: pa.Table) -> str | None:
+    """Whether the scores of a clean cell are probabilities: a second softmax flattens their gradients."""
+    rows = [row for row in table["logits"].to_pylist() if row is not None]
+    if not rows:
+        return None
+    scores = np.asarray(rows, dtype=np.float64)
+    in_unit = scores.min() > -1e-5 and scores.max() < 1 + 1e-5
+    if in_unit and bool((np.abs(scores.sum(axis=1) - 1) < 1e-5).all()):
+        return "the scores are probabilities, not logits: attacks on the cross-entropy see flattened gradients"
+    return None
+
+
+def saturated(table: pa.Table) -> str | None:
+    """Whether margins are so large that the cross-entropy has no gradient in float32."""
+    rows = [row for row in table["logits"].to_pylist() if row is not None and len(row) > 1]
+    if not rows:
+        return None
+    ordered = np.sort(np.asarray(rows, dtype=np.float64), axis=1)
+    dead = int((ordered[:, -1] - ordered[:, -2] > UNDERFLOW).sum())
+    if dead:
+        return (
+            f"{dead} of {len(rows)} samples have logits so far apart that the cross-entropy has no gradient: "
+            "take an attack on the logits' ratio (apgd_dlr, apgd_t)"
+        )
+    return None
+
+
+def black_box_gain(attacks: Sequence[tuple[Attacked, Cell]], epsilon: float) -> str | None:
+    """Whether attacks without gradients break more than GAIN of the samples that all white-box ones leave standing.
+
+    attacks: of one norm; those not made at this epsilon or below are left out. Nothing where a kind is absent.
+    """
+    made = [(found, cell) for found, cell in attacks if found.reaches(epsilon)]
+    blind = [(found, cell) for found, cell in made if cell.knowledge != WHITE_BOX]
+    seeing = [found for found, cell in made if cell.knowledge == WHITE_BOX]
+    if not blind or not seeing:
+        return None
+    common = seeing[0].samples
+    for found, _ in made:
+        common = np.intersect1d(common, found.samples)
+    seen = np.zeros(len(common), dtype=bool)
+    for found in seeing:
+        seen |= np.isin(common, found.samples[found.broken_at(epsilon)])
+    told = []
+    for found, cell in blind:
+        beyond = int((np.isin(common, found.samples[found.broken_at(epsilon)]) & ~seen).sum())
+        if beyond > GAIN * len(common):
+            told.append(f"'{cell.evaluation}' breaks {beyond} of {len(common)} samples that no white-box attack does")
+    return "; ".join(told) or None

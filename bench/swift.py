@@ -1,0 +1,94 @@
+"""The same model, faster: what attacks ask thousands of times. Never what verifies them.
+
+Passes without a gradient run through a frozen program with fused and prepacked convolutions, passes with one through a
+copy whose convolutions keep their weights channels-last. Both are the model up to the rounding of float32, which is
+checked on real inputs before they are used; a model that they cannot imitate is attacked as it is, only slower.
+"""
+
+import copy
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from bench.contracts import Classifier, Gradients
+
+AGREEMENT = 1e-4  # of the largest logit: by so much the logits may differ
+SAMPLES = 8  # inputs on which that is checked
+
+
+class Swift(Classifier):
+    """`model` with its passes through a copy and a program. Only for a model whose logits are those of its module."""
+
+    def __init__(self, model: Classifier, copied: nn.Module, program: torch.jit.ScriptModule) -> None:
+        for name in ("input_shape", "bounds", "classes", "gradients", "realisation", "feature_layers", "device"):
+            setattr(self, name, getattr(model, name))
+        self._model, self._copied, self._program = model, copied, program
+
+    def logits(self, x: Tensor) -> Tensor:
+        if not len(x):
+            return self._model.logits(x)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return self._copied(x).float()  # type: ignore[no-any-return]
+        with torch.no_grad():
+            return self._program(x).float()  # type: ignore[no-any-return]
+
+    def features(self, x: Tensor, layer: str) -> Tensor:
+        return self._model.features(x, layer)
+
+    @property
+    def module(self) -> nn.Module | None:
+        return self._model.module
+
+    def size_bytes(self) -> int | None:
+        return self._model.size_bytes()
+
+
+def swift(model: Classifier, x: Tensor) -> Classifier:
+    """A faster classifier with the logits and gradients of `model` up to rounding; `model` itself where there is none.
+
+    x: (n, *input_shape), real inputs to check it on. A model on a GPU, one that is stochastic, and one whose gradients
+    are not exact (its decisions may hang on a rounding) stay as they are.
+    """
+    fit = model.module is not None and not model.stochastic and model.gradients is Gradients.EXACT
+    if not fit or model.device != "cpu" or not len(x) or x.dtype != torch.float32:
+        return model
+    sample = x[:SAMPLES]
+    try:
+        found = _made(model, sample)
+        agree = _agree(model, found, sample)
+    except Exception:  # noqa: BLE001 - a foreign module may refuse to be copied or traced in any way: it is only slower
+        return model
+    return found if agree else model
+
+
+def _made(model: Classifier, sample: Tensor) -> Swift:
+    copied = copy.deepcopy(model.module)
+    assert copied is not None
+    copied.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with warnings.catch_warnings(), torch.no_grad():
+        # deprecated in favour of torch.compile, which needs a C++ compiler on every node and a minute per model
+        warnings.simplefilter("ignore")
+        program = torch.jit.freeze(torch.jit.trace(model.module, sample))  # type: ignore[no-untyped-call]
+        program = torch.jit.optimize_for_inference(program)
+    return Swift(model, copied, program)
+
+
+def _agree(model: Classifier, found: Swift, sample: Tensor) -> bool:
+    """Logits with and without a gradient, of one row and of many, and the gradient itself."""
+    expected, slope = _pass(model, sample)
+    got, its_slope = _pass(found, sample)
+    with torch.no_grad():
+        without = torch.cat([found.logits(sample[:1]) - model.logits(sample[:1]), found.logits(sample) - expected])
+    room = AGREEMENT * float(expected.abs().max())
+    near = max(float((got - expected).abs().max()), float(without.abs().max()))
+    steep = float((its_slope - slope).abs().max()) <= 1e-2 * float(slope.abs().max())
+    return near <= room and steep
+
+
+def _pass(model: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        leaf = x.detach().clone().requires_grad_()
+        logits = model.logits(leaf)
+        (slope,) = torch.autograd.grad(logits.square().sum(), leaf)
+    return logits.detach(), slope
