@@ -176,4 +176,5 @@ def encode(table: pa.Table) -> bytes:
 
 def decode(data: bytes) -> pa.Table:
     """Inverse of `encode`. Raises pyarrow.ArrowInvalid or OSError for damaged bytes."""
-    return pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+    # in this thread: small tables gain nothing from Arrow's pool, whose threads may outlive the interpreter and abort it
+    return pq.read_table(io.BytesIO(data), page_checksum_verification=True, use_threads=False, pre_buffer=False)

@@ -25,7 +25,7 @@ from bench.runs import Run
 from bench.suite import Suite, load
 from bench.timings import Timings
 from bench.worker import TrainTask
-from reports.book import write_book
+from reports.book import loose_cards, write_book
 from reports.card import Card
 from reports.leaderboard import Facts, View, print_table, render
 
@@ -140,14 +140,13 @@ def cards(run: Run, found: Analysis) -> list[Card]:
 
 
 def artifacts(run: Run, found: Analysis, shown: View) -> tuple[dict[str, Path | str], RowFiles]:
-    """What MLflow shows of the reports: the page and the pictures with every row (the page without links, which lead
-    nowhere there), and beside them the row's own card."""
+    """What MLflow shows of the reports: the page and the pictures with every row, and beside them the row's own card;
+    without links between them, which lead nowhere there."""
     pictures = sorted((run.reports / "pictures").glob("*.svg"))
     everywhere = {"leaderboard.html": render(found.rows, shown, "html")}
-    own = {(row.model, row.dataset): run.reports / Card(row, "").path for row in found.rows}
     return (
         {**everywhere, **{f"pictures/{path.name}": path for path in pictures}},
-        {key: {"card.html": path} for key, path in own.items()},
+        {key: {"card.html": text} for key, text in loose_cards(cards(run, found), shown).items()},
     )
 
 

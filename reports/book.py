@@ -24,6 +24,12 @@ def write_book(folder: Path, cards: Sequence[Card], view: View) -> Path:
     return _write(folder / "leaderboard.html", page(rows, linked).encode())
 
 
+def loose_cards(cards: Sequence[Card], view: View) -> dict[tuple[str, str], str]:
+    """The cards by (model, data set), for a place without the leaderboard beside them: they link nowhere."""
+    made = {section.dataset: section for section in sections([card.row for card in cards], view)}
+    return {(card.row.model, card.row.dataset): card_page(card, view, made[card.row.dataset]) for card in cards}
+
+
 def _write(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)

@@ -62,6 +62,16 @@ def test_a_model_of_which_nothing_was_measured_has_a_card_all_the_same(tmp_path:
     assert "incomplete" in page.read_text()
 
 
+def test_what_mlflow_gets_leads_nowhere_and_loads_nothing(run: Run) -> None:
+    found = results.analysis(run)
+    everywhere, own = verbs.artifacts(run, found, verbs.view(run, found))
+    pages = [everywhere["leaderboard.html"], *(files["card.html"] for files in own.values())]
+    assert set(own) == {(model, "digits") for model in MODELS}
+    for page in pages:
+        assert isinstance(page, str)
+        assert page.count('href="') == page.count('href="#')
+
+
 def test_what_a_card_holds_is_escaped() -> None:
     page = card_page(Card(row("<b>x</b>"), "gauntlet run '<i>'", {"<u>": {"<a>": "<s>"}}), View("<q>"))
     assert not any(tag in page for tag in ("<b>x", "<i>", "<u>", "<a>", "<s>", "<q>"))
