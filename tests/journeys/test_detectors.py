@@ -1,7 +1,9 @@
-"""Detectors are fitted and scored like everything else: sharded, the same bytes, once, and a failure costs its own."""
+"""Detectors are fitted and scored like everything else: sharded, the same bytes, and a failure costs its own."""
 
 import json
 from typing import Any
+
+import pytest
 
 from tests.journeys.conftest import Project
 
@@ -16,6 +18,7 @@ def fresh(part: Any) -> Any:
     return json.loads(json.dumps(part))
 
 
+@pytest.mark.timeout(900)
 def test_detectors_and_a_model_that_refuses_give_the_same_bytes_on_one_worker_and_two(project: Project):
     parts = {
         "plugins": [],
@@ -53,7 +56,3 @@ def test_detectors_and_a_model_that_refuses_give_the_same_bytes_on_one_worker_an
 
     project.run("two", "--workers", "2", code=1)
     assert project.records("one") == project.records("two")
-
-    again = project.gauntlet("run", "suite.yaml", "--output", "one", code=1).stderr
-    assert "fit lof" not in again
-    assert "train cnn" not in again
