@@ -1,37 +1,31 @@
 """`python -m bench` and the command `gauntlet`: the one place that turns errors into exit codes."""
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
-
-import click
 
 from bench.errors import GauntletError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code (the table is in bench.errors)."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
     from bench import cli, cli_upkeep  # noqa: F401 - importing registers the verbs
 
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
     try:
-        code = cli.app([word for word in words if word != "--debug"], prog_name="gauntlet", standalone_mode=False)
+        cli.app([word for word in words if word != "--debug"], prog_name="gauntlet")
     except GauntletError as problem:
         if debug:
             traceback.print_exc()
         print(problem, file=sys.stderr)
         return problem.exit_code
-    except click.ClickException as problem:
-        problem.show()
-        return problem.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        print("stopped: the same command continues", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # whoever read our output has seen enough
-        sys.stderr.close()
-        return 0
-    return code if isinstance(code, int) else 0
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit as end:  # how typer ends, with usage errors told already
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
 
 
 if __name__ == "__main__":

@@ -10,9 +10,13 @@ import logging
 import math
 import os
 import secrets
+import shutil
+import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -22,16 +26,16 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
+from bench import placement
 from bench.contracts import Report
-from bench.dispatch import Done, Event, Lost, Ready
+from bench.dispatch import Alive, Done, Event, Lost, Ready
 from bench.errors import ClusterError
 from bench.plan import Task
 from bench.plugins import PACKAGES, ROOT, Source
 from bench.records import Reason
 from bench.worker import Outcome, TrainTask, Worker
 
-NODE = "ray.io/node-id"  # the label by which Ray knows a node
-EXCLUDED = ["**/__pycache__", "**/*.pyc"]
+SIGN_OF_LIFE = 5.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,12 @@ def cluster(address: str | None, workers: int | None, share: Share) -> Iterator[
         cores = len(os.sched_getaffinity(0))
         wanted = cores if workers is None else max(cores, math.ceil(workers * share.cpus))
         options |= {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": wanted}
-    else:
-        modules = [str(ROOT / package) for package in PACKAGES]
-        options |= {"address": address, "runtime_env": {"py_modules": modules, "excludes": EXCLUDED}}
-    with _quiet(), _private() if address is None else contextlib.nullcontext():
+    with contextlib.ExitStack() as around:
+        around.enter_context(_quiet())
+        if address is None:
+            around.enter_context(_private())
+        else:
+            options |= {"address": address, "runtime_env": {"working_dir": around.enter_context(_our_source())}}
         try:
             ray.init(**options)
         except Exception as problem:
@@ -114,6 +120,15 @@ def cluster(address: str | None, workers: int | None, share: Share) -> Iterator[
             yield Cluster(share, workers)
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _our_source() -> Iterator[str]:
+    """A folder with our packages and nothing else, which Ray carries to the nodes: all run the driver's code."""
+    with tempfile.TemporaryDirectory(prefix="gauntlet-source-") as folder:
+        for package in PACKAGES:
+            shutil.copytree(ROOT / package, Path(folder, package), ignore=shutil.ignore_patterns("__pycache__"))
+        yield folder
 
 
 @contextlib.contextmanager
@@ -174,33 +189,12 @@ class Cluster:
         self.workers = workers or max(1, int(room))
 
     def timing_node(self) -> str | None:
-        """The node that timings have to themselves while others work: this process's own, whose fingerprint they bear.
-
-        None where no other node can take the rest of the work: then the rest comes first.
-        """
-        mine = ray.get_runtime_context().get_node_id()
-        able = [node["NodeID"] for node in ray.nodes() if node["Alive"] and self._room(node["Resources"])]
-        return mine if mine in able and len(able) > 1 else None
+        """The node that timings have to themselves while others do the rest; None: the rest comes first."""
+        return placement.timing_node(ray.nodes(), self.options, _here())
 
     def room(self, without: str | None = None) -> int:
         """How many workers there is room for now, on all nodes or on all but one; no more than were asked for."""
-        nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != without]
-        return min(self.workers, max(1, sum(self._room(node["Resources"]) for node in nodes)))
-
-    def _room(self, resources: dict[str, float]) -> int:
-        wanted = {"CPU": self.options["num_cpus"], "GPU": self.options["num_gpus"]}
-        rooms = [int(resources.get(name, 0.0) / amount) for name, amount in wanted.items() if amount]
-        return min(rooms, default=self.workers)
-
-    def alone(self) -> dict[str, Any]:
-        """Options of an actor that has this process's node to itself: all of its CPUs and GPUs."""
-        mine = ray.get_runtime_context().get_node_id()
-        for node in ray.nodes():
-            if node["NodeID"] == mine and self._room(node["Resources"]):
-                found = node["Resources"]
-                gpus = found.get("GPU", 0.0) if self.options["num_gpus"] else 0.0
-                return {"num_cpus": found.get("CPU", 0.0), "num_gpus": gpus, "label_selector": {NODE: mine}}
-        return self.options
+        return min(self.workers, max(1, placement.room(ray.nodes(), self.options, without)))
 
     @property
     def nodes(self) -> int:
@@ -221,9 +215,8 @@ class Cluster:
 
         def options() -> dict[str, Any]:
             if alone:
-                return self.alone()
-            node = avoided()
-            return self.options if node is None else {**self.options, "label_selector": {NODE: f"!{node}"}}
+                return placement.alone(ray.nodes(), self.options, _here())
+            return placement.elsewhere(self.options, avoided())
 
         return RayPool(options, sources, weights, progress)
 
@@ -273,16 +266,18 @@ Board = ray.remote(num_cpus=0)(_Board)
 
 
 class _Told(Report):
-    """Sends every hundredth of a training to the board, and waits for no answer."""
+    """Sends every hundredth of a training to the board, and a sign of life now and then; waits for no answer."""
 
     def __init__(self, label: str, board: ActorHandle) -> None:
         self._label = label
         self._board = board
         self._last = -1
+        self._spoke = 0.0
 
     def step(self, done: int, total: int, **figures: float) -> None:
-        if (part := 100 * done // max(1, total)) != self._last:
-            self._last = part
+        part = 100 * done // max(1, total)
+        if part != self._last or time.monotonic() - self._spoke > SIGN_OF_LIFE:
+            self._last, self._spoke = part, time.monotonic()
             self._board.tell.remote(self._label, done, total)
 
 
@@ -305,6 +300,7 @@ class RayPool:
         self._waiting: dict[ray.ObjectRef, tuple[int, bool]] = {}  # -> worker, whether it is its first sign of life
         self._started = 0
         self._board: ActorHandle | None = None
+        self._trains: dict[str, int] = {}  # label of a training -> its worker
 
     def start(self) -> int:
         self._started += 1
@@ -320,19 +316,18 @@ class RayPool:
             answer = actor.run.remote(job.task, blobs)
         else:
             self._board = self._board or Board.remote()
+            self._trains[job.task.label] = worker
             answer = actor.train.remote(job.task, blobs, self._board)
         self._waiting[answer] = (worker, False)
 
     def wait(self, seconds: float) -> list[Event]:
-        if self._board is not None:
-            self._tell()
         refs = list(self._waiting)
         if not refs:
             return []
         found, _ = ray.wait(refs, num_returns=1, timeout=seconds)
         if found:
             found, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-        events: list[Event] = []
+        events = self._tell()
         for ref in sorted(found, key=refs.index):  # a worker answers in the order in which it was asked
             if ref in self._waiting:
                 events.append(self._event(ref))
@@ -368,14 +363,24 @@ class RayPool:
             self._blobs[key] = ray.put(self._weights(key))
         return self._blobs[key]
 
-    def _tell(self) -> None:
-        assert self._board is not None
+    def _tell(self) -> list[Event]:
+        """Pass on how far trainings are; each of them is alive."""
+        if self._board is None:
+            return []
+        alive: set[int] = set()
         with contextlib.suppress(RayActorError, GetTimeoutError):  # news are a courtesy: without them work goes on
             for label, done, total in ray.get(self._board.news.remote(), timeout=2.0):
                 self._progress(label, done, total)
+                alive.add(self._trains[label])
+        return [Alive(worker) for worker in sorted(alive)]
+
+
+def _here() -> str:
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def _line(problem: BaseException) -> str:
-    """The first lines of Ray's messages tell; the rest is a banner."""
+    """What tells in one of Ray's messages: the last line of a traceback, else the first lines."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    return " ".join(lines[:3])[:500]
+    has_traceback = any(line.startswith('File "') for line in lines)
+    return (lines[-1] if has_traceback else " ".join(lines[:3]))[:500]

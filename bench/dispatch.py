@@ -50,6 +50,13 @@ class Done:
 
 
 @dataclass(frozen=True)
+class Alive:
+    """A worker says that its task goes on: the deadline counts from here."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
 class Lost:
     """A worker, or its node, is gone."""
 
@@ -58,7 +65,7 @@ class Lost:
     reason: Reason = Reason.WORKER
 
 
-Event = Ready | Done | Lost
+Event = Ready | Done | Alive | Lost
 
 
 class Pool(Protocol[J_in]):
@@ -99,8 +106,8 @@ class Dispatcher(Generic[J]):
     """Runs jobs on a pool.
 
     sink(job, outcome, attempts) is called exactly once per job, in the order of completion.
-    timeout: seconds that a task may take; the worker is killed then. retries: further attempts of a job that fails,
-    whatever the reason. startup: seconds until a worker that does not come up is given up.
+    timeout: seconds that a task may take without a sign of life; the worker is killed then. retries: further attempts
+    of a job that fails, whatever the reason. startup: seconds until a worker that does not come up is given up.
     """
 
     def __init__(
@@ -183,6 +190,8 @@ class Dispatcher(Generic[J]):
         if isinstance(event, Ready):
             worker.ready = True
             self._failed_starts = 0
+        elif isinstance(event, Alive):
+            worker.since = self._clock()
         elif isinstance(event, Done):
             attempt = worker.queue.popleft()
             worker.since = self._clock()

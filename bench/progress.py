@@ -27,8 +27,11 @@ class Display(Protocol):
     def note(self, text: str) -> None:
         """Something happened that is worth a line."""
 
-    def begin(self, label: str, total: int, done: int, seconds: float | None) -> None:
-        """A cell or a training with so many tasks, some of them done already. seconds: what is estimated to remain."""
+    def phase(self) -> None:
+        """What begins from now on is counted, and its end estimated, by itself: trainings, then measurements."""
+
+    def begin(self, label: str, total: int, done: int) -> None:
+        """A cell with so many tasks, some of them done already; or a training, in per cent."""
 
     def advance(self, label: str, done: int) -> None:
         """So many of its tasks have ended."""
@@ -57,7 +60,13 @@ class Bars:
     def note(self, text: str) -> None:
         self._progress.console.print(text, highlight=False, markup=False)
 
-    def begin(self, label: str, total: int, done: int, seconds: float | None) -> None:
+    def phase(self) -> None:
+        for bar in self._bars.values():
+            self._progress.remove_task(bar)
+        self._bars, self._totals = {}, {}
+        self._progress.reset(self._all, total=0)
+
+    def begin(self, label: str, total: int, done: int) -> None:
         self._totals[label] = (total, done)
         if done < total:
             self._bars[label] = self._progress.add_task(label, total=total, completed=done, visible=False)
@@ -95,7 +104,10 @@ class Lines:
     def note(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
 
-    def begin(self, label: str, total: int, done: int, seconds: float | None) -> None:
+    def phase(self) -> None:
+        self._began, self._at_start, self._totals = self._clock(), 0, {}
+
+    def begin(self, label: str, total: int, done: int) -> None:
         self._totals[label] = (total, done)
         self._at_start += done
 

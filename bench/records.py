@@ -140,6 +140,13 @@ def samples_table(columns: dict[str, Any]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=SAMPLES)
 
 
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with exactly these columns: one that its version did not have yet is null."""
+    n = table.num_rows
+    columns = [table[f.name] if f.name in table.column_names else pa.nulls(n, f.type) for f in schema]
+    return pa.table(columns, schema=schema)
+
+
 def encode(table: pa.Table) -> bytes:
     """The table as Parquet, with page checksums: the same table gives the same bytes."""
     sink = io.BytesIO()

@@ -16,6 +16,8 @@ from bench.records import SAMPLES, Cell, Kind, Row
 from bench.runs import Run
 from bench.suite import Leaderboard
 
+DERIVED = ("attack_success", "forwards", "backwards")  # metrics that matter least where there is room for few
+
 # The schema of `gauntlet records`: what was evaluated, then the columns of bench.records.SAMPLES.
 EXPORT = pa.schema(
     [
@@ -73,6 +75,8 @@ def publication(run: Run, found: Sequence[Row], owner: str, note: str, html: Pat
     models = {ref.label: ModelFact(ref.plugin, ref.weights, ref.args) for ref in resolved.models}
     facts = {ref.label: DatasetFact(ref.plugin, ref.digest, ref.size, ref.classes) for ref in resolved.datasets}
     hardware = manifest["hardware"]
+    columns = leaderboard(run).columns
+    found = [_telling_first(row, columns) for row in found]
     return Publication(
         suite=resolved.suite,
         submission=run.submission,
@@ -99,6 +103,15 @@ def publication(run: Run, found: Sequence[Row], owner: str, note: str, html: Pat
         row_files={(row.model, row.dataset): _records(run, row) for row in found},
         note=note,
     )
+
+
+def _telling_first(row: Row, columns: Sequence[str]) -> Row:
+    """The row with the suite's columns first and what follows from others last: MLflow shows only so many."""
+
+    def place(name: str) -> tuple[int, int]:
+        return (0, columns.index(name)) if name in columns else (2 if name.startswith(DERIVED) else 1, 0)
+
+    return row.model_copy(update={"metrics": {name: row.metrics[name] for name in sorted(row.metrics, key=place)}})
 
 
 def _singles(run: Run) -> Iterator[Evaluation]:

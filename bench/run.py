@@ -124,8 +124,9 @@ class _Job:
             self._measure(list(resolved.cells(self.options.only)))
 
     def _train(self, trainings: list[TrainTask]) -> None:
+        self.display.phase()
         for task in trainings:
-            self.display.begin(f"train {task.label}", 100, 0, None)
+            self.display.begin(f"train {task.label}", 100, 0)
 
         def sink(job: AnyJob, outcome: Outcome, attempts: int) -> None:
             if isinstance(outcome, Measured):
@@ -139,9 +140,10 @@ class _Job:
 
     def _measure(self, cells: list[CellPlan]) -> None:
         ready = []
+        self.display.phase()
         for cell in cells:
             self._done[cell.label] = sum(1 for task in cell.tasks() if self.store.has(task.key))
-            self.display.begin(cell.label, cell.count, self._done[cell.label], self.timings.estimate(cell))
+            self.display.begin(cell.label, cell.count, self._done[cell.label])
             if any(ref.training and ref.weights is None for ref in (cell.model, cell.baseline) if ref is not None):
                 self._give_up(cell)
             else:

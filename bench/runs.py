@@ -11,7 +11,7 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -21,9 +21,9 @@ from typing import Any
 import pyarrow as pa
 
 from bench.errors import OperatorError, did_you_mean
-from bench.plan import CellPlan, Resolved
+from bench.plan import CellPlan, PluginRef, Resolved
 from bench.plugins import ROOT
-from bench.records import FIGURES, SAMPLES, Cell, Failure, Kind
+from bench.records import FIGURES, SAMPLES, Cell, Failure, Kind, conform
 from bench.store import Store, write_atomically
 
 LIBRARIES = ("torch", "numpy", "ray", "foolbox", "mlflow", "pyarrow", "scikit-learn", "onnxruntime")
@@ -94,10 +94,16 @@ class Run:
 
     def cells(self, only: str | None = None) -> Iterator[Cell]:
         """The records of each cell, row by row of the leaderboard: by model, then data set, as the suite has them."""
-        failures = self.failures
-        for plan in sorted(self.resolved.cells(only), key=self._order):
+        failures: dict[str, list[Failure]] = {}
+        for failure in self.failures:
+            failures.setdefault(f"{failure.model}/{failure.dataset}/{failure.evaluation}", []).append(failure)
+        models, datasets, evaluations = map(_places, self._refs())
+        for plan in sorted(
+            self.resolved.cells(only),
+            key=lambda p: (models[p.model.label], datasets[p.dataset.label], evaluations[p.evaluation.label]),
+        ):
             ref = plan.evaluation
-            mine = [f for f in failures if f"{f.model}/{f.dataset}/{f.evaluation}" == plan.label]
+            mine = failures.get(plan.label, [])
             yield Cell(
                 model=plan.model.label,
                 dataset=plan.dataset.label,
@@ -113,17 +119,12 @@ class Run:
                 planned=plan.size,
             )
 
-    def _order(self, plan: CellPlan) -> tuple[int, int, int]:
-        resolved = self.resolved
-        return (
-            resolved.models.index(plan.model),
-            resolved.datasets.index(plan.dataset),
-            resolved.evaluations.index(plan.evaluation),
-        )
+    def _refs(self) -> tuple[Sequence[PluginRef], ...]:
+        return self.resolved.models, self.resolved.datasets, self.resolved.evaluations
 
     def _table(self, plan: CellPlan) -> pa.Table:
         schema = FIGURES if plan.evaluation.kind is Kind.PROBE else SAMPLES
-        parts = [self.store.read(task.key) for task in plan.tasks() if self.store.has(task.key)]
+        parts = [conform(self.store.read(task.key), schema) for task in plan.tasks() if self.store.has(task.key)]
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
     def used(self) -> Iterator[str]:
@@ -182,6 +183,10 @@ def manifest(command: Iterable[str], fingerprint: Mapping[str, Any], seed: int) 
         "seed": seed,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _places(refs: Sequence[PluginRef]) -> dict[str, int]:
+    return {ref.label: place for place, ref in enumerate(refs)}
 
 
 def _git(*command: str) -> str | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from bench.dispatch import IN_FLIGHT, Canceled, Dispatcher, Done, Event, Lost, Ready
+from bench.dispatch import IN_FLIGHT, Alive, Canceled, Dispatcher, Done, Event, Lost, Ready
 from bench.errors import ClusterError
 from bench.records import Reason
 from bench.worker import Failed, Measured, Outcome
@@ -59,6 +59,10 @@ class FakePool:
             fates = self.script.get(queue[0].key, [])
             fate = fates[0] if fates else "ok"
             if fate == "hangs":
+                continue
+            if fate == "works on":
+                fates.pop(0)
+                events.append(Alive(worker))
                 continue
             if fates:
                 fates.pop(0)
@@ -156,6 +160,12 @@ def test_a_task_that_always_hangs_fails_with_the_timeout_as_its_reason():
     assert isinstance(failed, Failed)
     assert (failed.reason, attempts) == (Reason.TIMEOUT, 3)
     assert sum(isinstance(outcome, Measured) for outcome, _ in ended.values()) == 3
+
+
+def test_a_task_that_gives_signs_of_life_may_take_longer_than_its_timeout():
+    ended = dispatch(FakePool({"t0": ["works on"] * 50}), jobs(2), workers=1)
+    assert isinstance(ended["t0"][0], Measured)
+    assert ended["t0"][1] == 1
 
 
 def test_a_model_that_cannot_be_loaded_fails_all_its_tasks_without_trying_each():

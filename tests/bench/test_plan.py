@@ -1,58 +1,108 @@
-"""What a baseline, a paired probe and fresh processes make of a plan."""
+"""A plan covers every sample once, and a key changes with everything that decides a record and nothing else."""
+
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bench.plan import DatasetRef, EvaluationRef, ModelRef, Resolved
+from bench.plan import DatasetRef, EvaluationRef, ModelRef, Resolved, planned
 from bench.records import Kind
 
 
-def resolved(control: str = "net", processes: int = 3, weights: str = "w1") -> Resolved:
-    models = (
-        ModelRef(label="net", plugin="a", weights=weights),
-        ModelRef(label="small", plugin="b", weights="w2", baseline=control),
+def model(**changes: Any) -> ModelRef:
+    given_ = {"label": "m", "plugin": "torch", "args": {"weights": "/a/w.pt", "k": 1}, "weights": "w1", "source": "s"}
+    return ModelRef(**{**given_, "where": ("weights",), **changes})
+
+
+def dataset(**changes: Any) -> DatasetRef:
+    return DatasetRef(
+        **{"label": "d", "plugin": "npz", "split": "test", "digest": "x", "size": 10, "classes": 2, **changes}
     )
-    data = DatasetRef(label="d", plugin="d", split="test", digest="x", size=10, classes=2)
-    paired = EvaluationRef(
-        label="paired", plugin="p", kind=Kind.PROBE, exclusive=True, paired=True, processes=processes, hardware="h"
-    )
-    size = EvaluationRef(label="size", plugin="s", kind=Kind.PROBE)
+
+
+def attack(**changes: Any) -> EvaluationRef:
+    given_ = {"label": "pgd", "plugin": "pgd", "kind": Kind.ATTACK, "norm": "linf", "epsilons": (0.1,)}
+    return EvaluationRef(**{**given_, **changes})
+
+
+def resolved(**changes: Any) -> Resolved:
     return Resolved(
-        suite="s", seed=0, block=4, threads=1, engine="e", models=models, datasets=(data,), evaluations=(paired, size)
-    )
+        **{
+            "suite": "s", "seed": 0, "block": 4, "threads": 1, "engine": "e",
+            "models": (model(),), "datasets": (dataset(),), "evaluations": (attack(),), **changes,
+        }
+    )  # fmt: skip
 
 
-def test_only_models_with_a_baseline_are_paired_and_the_task_names_it():
-    cells = list(resolved().cells("*/paired"))
-    assert [cell.label for cell in cells] == ["small/d/paired"]
-    assert cells[0].baseline is not None
-    assert cells[0].baseline.label == "net"
-    assert [cell.baseline for cell in resolved().cells("*/size")] == [None, None]
+def keys(plan: Resolved) -> list[str]:
+    return [task.key for cell in plan.cells() for task in cell.tasks()]
 
 
-def test_each_process_is_a_task_with_a_key_of_its_own():
-    [cell] = resolved().cells("*/paired")
+@given(size=st.integers(1, 300), block=st.integers(1, 70))
+def test_the_tasks_of_a_cell_cover_every_sample_once(size: int, block: int):
+    [cell] = resolved(datasets=(dataset(size=size),), block=block).cells()
     tasks = list(cell.tasks())
-    assert cell.count == len(tasks) == len({task.key for task in tasks}) == 3
+    assert [i for task in tasks for i in range(task.start, task.stop)] == list(range(size))
+    assert len(tasks) == cell.count == planned([cell])
+    assert len({task.key for task in tasks}) == len(tasks)
 
 
-def test_the_weights_of_the_baseline_are_a_part_of_the_identity_and_those_of_a_stranger_are_not():
-    [first], [second] = (list(resolved(weights=weights).cells("*/paired")) for weights in ("w1", "w3"))
-    assert first.identity != second.identity
-    [alone], [other] = (list(resolved(weights=weights).cells("small/*/size")) for weights in ("w1", "w3"))
-    assert alone.identity == other.identity
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"models": (model(weights="w2"),)},
+        {"models": (model(source="t"),)},
+        {"models": (model(args={"k": 2}),)},
+        {"models": (model(versions={"torch": "3"}),)},
+        {"datasets": (dataset(digest="y"),)},
+        {"datasets": (dataset(limit=5),)},
+        {"evaluations": (attack(args={"steps": 3}),)},
+        {"evaluations": (attack(norm="l2"),)},
+        {"evaluations": (attack(epsilons=(0.1, 0.2)),)},
+        {"seed": 1},
+        {"threads": 2},
+        {"engine": "f"},
+        {"block": 5},
+    ],
+)
+def test_what_decides_a_record_changes_every_key_and_the_submission(changes: dict[str, Any]):
+    assert set(keys(resolved())).isdisjoint(keys(resolved(**changes)))
+    assert resolved().submission != resolved(**changes).submission
 
 
-def test_another_baseline_is_another_submission():
-    assert resolved("net").submission != resolved("small").submission
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"suite": "another"},
+        {"models": (model(label="other name"),)},
+        {"models": (model(args={"weights": "/elsewhere/w.pt", "k": 1}),)},
+        {"datasets": (dataset(label="other name"),)},
+        {"datasets": (dataset(plugin="idx", args={"path": "/elsewhere"}),)},
+        {"evaluations": (attack(label="other name"),)},
+    ],
+)
+def test_names_and_places_change_no_key(changes: dict[str, Any]):
+    assert keys(resolved()) == keys(resolved(**changes))
 
 
-@pytest.mark.parametrize("size", [1, 4, 5, 10])
-def test_blocks_cover_all_samples_of_a_clean_pass(size):
-    base = resolved()
-    clean = EvaluationRef(label="clean", plugin="clean", kind=Kind.CLEAN)
-    data = base.datasets[0].model_copy(update={"size": size})
-    one = base.model_copy(update={"evaluations": (clean,), "datasets": (data,)})
-    cell = next(iter(one.cells("net/*")))
-    tasks = list(cell.tasks())
-    assert [index for task in tasks for index in range(task.start, task.stop)] == list(range(size))
-    assert len(tasks) == cell.count
+def test_timings_come_last_and_belong_to_one_hardware():
+    latency = attack(label="latency", kind=Kind.PROBE, exclusive=True, hardware="h1")
+    plan = resolved(models=(model(), model(label="n", weights="w2")), evaluations=(latency, attack()))
+    assert [cell.evaluation.label for cell in plan.cells()] == ["pgd", "pgd", "latency", "latency"]
+    assert [cell.count for cell in plan.cells()] == [3, 3, 1, 1]
+    other = resolved(evaluations=(latency.model_copy(update={"hardware": "h2"}),))
+    assert set(keys(plan)).isdisjoint(keys(other))
+
+
+def test_a_pattern_chooses_cells():
+    plan = resolved(models=(model(), model(label="n")))
+    assert [cell.label for cell in plan.cells("n/*")] == ["n/d/pgd"]
+    assert list(plan.cells("nothing/*")) == []
+
+
+def test_a_detectors_cell_covers_its_outliers_behind_the_inliers():
+    ref = attack(label="msp", kind=Kind.DETECTOR, outliers=dataset(digest="o", size=7))
+    [cell] = resolved(evaluations=(ref,)).cells()
+    assert cell.size == 17
+    assert list(cell.tasks())[-1].stop == 17

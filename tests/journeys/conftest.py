@@ -1,5 +1,7 @@
 """A user's own project outside the repository, and the command as they call it."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -11,6 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from bench.__main__ import main
 
 HERE = Path(__file__).parent
 
@@ -59,13 +63,20 @@ class Project:
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
+    def here(self, *words: str, code: int = 0) -> str:
+        """A verb that imports none of the project's modules, in this process: quicker. Returns what it printed."""
+        said = io.StringIO()
+        with contextlib.chdir(self.folder), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            assert main(list(words)) == code, said.getvalue()
+        return said.getvalue()
+
     def run(self, output: str = "out", *words: str, code: int = 0) -> dict[str, Any]:
         done = self.gauntlet("run", "suite.yaml", "--output", output, "--format", "json", *words, code=code)
         return json.loads(done.stdout)
 
     def records(self, output: str = "out") -> bytes:
         path = self.folder / output / "export.parquet"
-        self.gauntlet("records", output, "--to", str(path))
+        self.here("records", output, "--to", str(path))
         return path.read_bytes()
 
 

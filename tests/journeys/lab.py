@@ -85,7 +85,7 @@ class Shaky(Classifier):
                 raise MemoryError("a very large tensor")
             if self._fault == "raise":
                 raise RuntimeError("the cable was loose")
-        return self._net(x)
+        return self._net(x.float())
 
 
 @adapter("lab_means")

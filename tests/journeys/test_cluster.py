@@ -1,0 +1,70 @@
+"""A running cluster of two nodes on this machine: joined by its address, and robbed of a node in mid-run."""
+
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from ray.cluster_utils import Cluster
+
+from bench.cluster import Share, cluster
+from tests.journeys.conftest import Project
+
+SLOW = [{"attack": "lab_shove", "name": "shove", "norm": "linf", "epsilons": [0.1], "args": {"pause": 0.5}}]
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[Cluster]:
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes.add_node(num_cpus=1)
+    yield nodes
+    nodes.shutdown()
+
+
+def test_a_node_killed_in_mid_run_loses_no_task(project: Project, two_nodes: Cluster):
+    project.suite(evaluations={"attacks": SLOW}, resources={"batch_size": 32})
+    run = subprocess.Popen(
+        project.command("run", "suite.yaml", "--output", "robbed", "--address", two_nodes.address, "--format", "json"),
+        cwd=project.folder,
+        env=project.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    store = project.folder / "robbed" / "store" / "records"
+    deadline = time.monotonic() + 150
+    while len(list(store.rglob("*.parquet"))) < 22 and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    second = two_nodes.list_all_nodes()[1]
+    [raylet] = [info.process for info in second.all_processes["raylet"]]
+    children = psutil.Process(raylet.pid).children(recursive=True)
+    busy = [child for child in children if "_Actor" in " ".join(child.cmdline())]
+    two_nodes.remove_node(second, allow_graceful=False)
+    out, err = run.communicate(timeout=240)
+    assert run.returncode == 0, err
+    assert busy, "the node that was killed had a worker"
+    [row] = json.loads(out)["rows"]
+    assert row["failures"] == []
+    assert row["metrics"]["robust_accuracy/linf/shove/0.1"]["n"] == 599
+
+    project.run("undisturbed")
+    assert project.records("robbed") == project.records("undisturbed")
+
+
+def test_a_local_ray_listens_on_loopback_only():
+    with cluster(None, 1, Share()) as ours:
+        assert ours.workers == 1
+        me = psutil.Process()
+        family = [me, *me.children(recursive=True)]
+        listening = [
+            (process.name(), connection.laddr.ip)
+            for process in family
+            for connection in process.net_connections()
+            if connection.status == psutil.CONN_LISTEN and connection.family in (socket.AF_INET, socket.AF_INET6)
+        ]
+    assert {"raylet", "gcs_server"} <= {name for name, _ in listening}
+    assert {address for _, address in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}

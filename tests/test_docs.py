@@ -1,0 +1,29 @@
+"""The documentation names what there is."""
+
+from pathlib import Path
+
+from bench import cli, cli_upkeep
+from bench.results import EXPORT
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_every_column_of_the_records_is_documented():
+    text = (DOCS / "records.md").read_text(encoding="utf-8")
+    assert [name for name in EXPORT.names if f"`{name}`" not in text] == []
+
+
+def test_every_command_and_every_option_of_run_is_documented():
+    text = (DOCS / "commands.md").read_text(encoding="utf-8")
+    names = [command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback]
+    groups = [group.name for group in cli.app.registered_groups]
+    assert cli_upkeep.models.info.help
+    assert {"run", "plan", "check-adapter"} <= set(names)
+    assert [name for name in [*names, *groups] if f"`gauntlet {name}" not in text] == []
+    for option in ("output", "workers", "batch-size", "set", "only", "address", "tracking-uri", "format"):
+        assert f"`--{option}" in text
+
+
+def test_every_page_is_reached_from_the_readme():
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in sorted(DOCS.glob("*.md")) if f"docs/{page.name}" not in readme] == []
