@@ -26,6 +26,7 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
+from bench import placement
 from bench.contracts import Report
 from bench.dispatch import Alive, Done, Event, Lost, Ready
 from bench.errors import ClusterError
@@ -35,7 +36,6 @@ from bench.records import Reason
 from bench.worker import FitTask, Outcome, TrainTask, Worker
 
 SIGN_OF_LIFE = 5.0  # seconds
-NODE = "ray.io/node-id"  # the label by which Ray knows a node
 
 
 @dataclass(frozen=True)
@@ -221,33 +221,12 @@ class Cluster:
         self.workers = workers or max(1, int(room))
 
     def timing_node(self) -> str | None:
-        """The node that timings have to themselves while others work: this process's own, whose fingerprint they bear.
-
-        None where no other node can take the rest of the work: then the rest comes first.
-        """
-        mine = ray.get_runtime_context().get_node_id()
-        able = [node["NodeID"] for node in ray.nodes() if node["Alive"] and self._room(node["Resources"])]
-        return mine if mine in able and len(able) > 1 else None
+        """The node that timings have to themselves while others do the rest; None: the rest comes first."""
+        return placement.timing_node(ray.nodes(), self.options, _here())
 
     def room(self, without: str | None = None) -> int:
         """How many workers there is room for now, on all nodes or on all but one; no more than were asked for."""
-        nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != without]
-        return min(self.workers, max(1, sum(self._room(node["Resources"]) for node in nodes)))
-
-    def _room(self, resources: dict[str, float]) -> int:
-        wanted = {"CPU": self.options["num_cpus"], "GPU": self.options["num_gpus"]}
-        rooms = [int(resources.get(name, 0.0) / amount) for name, amount in wanted.items() if amount]
-        return min(rooms, default=self.workers)
-
-    def alone(self) -> dict[str, Any]:
-        """Options of an actor that has this process's node to itself: all of its CPUs and GPUs."""
-        mine = ray.get_runtime_context().get_node_id()
-        for node in ray.nodes():
-            if node["NodeID"] == mine and self._room(node["Resources"]):
-                found = node["Resources"]
-                gpus = found.get("GPU", 0.0) if self.options["num_gpus"] else 0.0
-                return {"num_cpus": found.get("CPU", 0.0), "num_gpus": gpus, "label_selector": {NODE: mine}}
-        return self.options
+        return min(self.workers, max(1, placement.room(ray.nodes(), self.options, without)))
 
     @property
     def nodes(self) -> int:
@@ -268,9 +247,8 @@ class Cluster:
 
         def options() -> dict[str, Any]:
             if alone:
-                return self.alone()
-            node = avoided()
-            return self.options if node is None else {**self.options, "label_selector": {NODE: f"!{node}"}}
+                return placement.alone(ray.nodes(), self.options, _here())
+            return placement.elsewhere(self.options, avoided())
 
         return RayPool(options, sources, weights, progress)
 
@@ -432,6 +410,10 @@ class RayPool:
                 self._progress(label, done, total)
                 alive.add(self._trains[label])
         return [Alive(worker) for worker in sorted(alive)]
+
+
+def _here() -> str:
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def _line(problem: BaseException) -> str:

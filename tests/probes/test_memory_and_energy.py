@@ -1,4 +1,6 @@
+import mmap
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,26 +28,45 @@ class Hungry(Wrapped):
 
 
 def test_the_peak_of_inference_is_what_the_model_held_while_it_answered():
-    figures = by_name(Memory().measure(Hungry(nn.Linear(6, 10), (6,)), noise((6,)), None))
-    assert 60 * MIB <= figures["memory_bytes/inference"].value <= 100 * MIB
-    assert figures["memory_bytes/device"].value is None
-    assert figures["memory_bytes/device"].flags == ("unavailable: the model runs on the CPU",)
+    model = Hungry(nn.Linear(6, 10), (6,))
+    found = [by_name(Memory().measure(model, noise((6,)), None)) for _ in range(5)]
+    assert 60 * MIB <= max(figures["memory_bytes/inference"].value for figures in found) <= 100 * MIB
+    assert found[0]["memory_bytes/device"].value is None
+    assert found[0]["memory_bytes/device"].flags == ("unavailable: the model runs on the CPU",)
+
+
+def filled(size: int) -> None:
+    """Take so many fresh bytes of the system, write to them, and give them back."""
+    with mmap.mmap(-1, size) as held:
+        held.write(bytes(size // 2))  # a second copy for a moment
+        held.write(bytes(size // 2))
+
+
+def most(measure: Callable[[], int | None]) -> int:
+    """The largest of five: what the system takes back from this process meanwhile only lowers a peak."""
+    return max(measure() or 0 for _ in range(5))
 
 
 def test_the_peak_is_seen_even_after_the_memory_was_given_back():
-    with peak() as most:
-        del (held := [torch.ones(48 * MIB // 4)])[0]
-    assert held == []
-    assert 44 * MIB <= most() <= 80 * MIB
+    def measured() -> int | None:
+        with peak() as told:
+            filled(64 * MIB)
+        return told()
+
+    assert 60 * MIB <= most(measured) <= 120 * MIB
 
 
 def test_what_loading_took_is_told_by_the_engine_and_reported():
     model = Wrapped(nn.Linear(6, 10), (6,))
     assert by_name(Memory().measure(model, noise((6,)), None))["memory_bytes/load"].value is None
-    with loading() as took:
-        torch.ones(32 * MIB // 4)
-    model.loading = took()
-    assert 28 * MIB <= model.loading.peak_bytes <= 64 * MIB
+
+    def measured() -> int | None:
+        with loading() as took:
+            filled(32 * MIB)
+        model.loading = took()
+        return model.loading.peak_bytes
+
+    assert 28 * MIB <= most(measured) <= 64 * MIB
     assert by_name(Memory().measure(model, noise((6,)), None))["memory_bytes/load"].value == model.loading.peak_bytes
 
 
