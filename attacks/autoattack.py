@@ -30,7 +30,7 @@ class AutoAttack(StandingAttack):
     """APGD-CE, APGD-T, FAB-T and Square in turn, each from the original of what still stands.
 
     `version`: `standard`; `plus`, with five restarts and the untargeted APGD-DLR and FAB besides; `rand` for stochastic
-    models: APGD-CE and APGD-DLR, averaged over 20 passes per step. `prove`: leave alone what linear bounds prove.
+    models: APGD-CE and APGD-DLR, averaged over 20 passes per step. `prove`: leave alone what quick bounds prove.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2, Norm.L1)
@@ -42,8 +42,8 @@ class AutoAttack(StandingAttack):
 
     @property
     def proved_by(self) -> str | None:
-        """Linear bounds, unless the suite says `prove: false`: a proof costs less than the 6,900 passes it spares."""
-        return "linear_bounds" if self.prove else None
+        """The quick bounds, unless the suite says `prove: false`: a proof costs as much as some tens of passes."""
+        return "quick_bounds" if self.prove else None
 
     def attacks(self) -> tuple[StandingAttack, ...]:
         """Its attacks, in their order."""

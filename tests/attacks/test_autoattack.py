@@ -104,7 +104,7 @@ def test_too_few_classes_are_an_error_that_names_the_way_out() -> None:
     model = digits.model()
     model.classes = 3
     x, y = digits.right(2)
-    with pytest.raises(PluginError, match=r"compares 4 logits, and this model has 3 classes.*use apgd_ce"):
+    with pytest.raises(PluginError, match=r"(?s)compares 4 logits, and this model has 3 classes.*use apgd_ce"):
         AutoAttack().run(model, x, y, 0.1, digits.streams(2))
 
 
