@@ -24,75 +24,24 @@ tests/contracts/ runs these promises over everything registered; `gauntlet check
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 from torch import Tensor, nn
 
 from bench.errors import PluginError, did_you_mean
 from bench.randomness import SampleRandom
 from bench.registry import Registry
-
-# --- words --------------------------------------------------------------------------------------------------------
-
-
-class Norm(StrEnum):
-    """How far apart two inputs are. Over the flattened input, in input units."""
-
-    L0 = "l0"
-    L1 = "l1"
-    L2 = "l2"
-    LINF = "linf"
-
-
-class Knowledge(StrEnum):
-    """What the attacker may see: the gradient, the scores, or only the decision."""
-
-    WHITE_BOX = "white-box"
-    SCORE = "score"
-    DECISION = "decision"
-
-
-class Gradients(StrEnum):
-    """Whether `logits` can be differentiated with respect to its input.
-
-    `surrogate` stands for a backward pass that is not the derivative of the forward pass (a straight-through
-    estimator, say): an attack may use it, and the row says so.
-    """
-
-    EXACT = "exact"
-    SURROGATE = "surrogate"
-    NONE = "none"
-
-
-class Realisation(StrEnum):
-    """How a classifier's speed is real. Only what is not `simulated` is ranked by latency."""
-
-    DENSE = "dense"
-    SIMULATED = "simulated"
-    DENSE_WITH_ZEROS = "dense_with_zeros"
-    REAL_SHAPES = "real_shapes"
-    INT8_RUNTIME = "int8_runtime"
-    PACKED_KERNEL = "packed_kernel"
-    SPARSE_KERNEL = "sparse_kernel"
-
-
-class Bounds(NamedTuple):
-    """Lowest and highest value an input may have, both included."""
-
-    low: float
-    high: float
-
-
-class Frozen(BaseModel):
-    """A value: cannot be changed, refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from bench.words import Bounds as Bounds
+from bench.words import Frozen as Frozen
+from bench.words import Gradients as Gradients
+from bench.words import Knowledge as Knowledge
+from bench.words import Norm as Norm
+from bench.words import Realisation as Realisation
 
 
 class Plugin(Frozen):
@@ -287,7 +236,7 @@ class AdapterChoice(Frozen):
     """A model by its adapter, as a field of another plugin."""
 
     adapter: str
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field(default_factory=dict)
 
 
 class DatasetChoice(Frozen):
@@ -295,7 +244,7 @@ class DatasetChoice(Frozen):
 
     dataset: str
     split: str = "train"
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field(default_factory=dict)
 
 
 # --- evaluations ------------------------------------------------------------------------------------------------------

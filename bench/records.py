@@ -175,6 +175,9 @@ def encode(table: pa.Table) -> bytes:
 
 
 def decode(data: bytes) -> pa.Table:
-    """Inverse of `encode`. Raises pyarrow.ArrowInvalid or OSError for damaged bytes."""
-    # in this thread: small tables gain nothing from Arrow's pool, whose threads may outlive the interpreter and abort it
-    return pq.read_table(io.BytesIO(data), page_checksum_verification=True, use_threads=False, pre_buffer=False)
+    """Inverse of `encode`. Raises pyarrow.ArrowInvalid or OSError for damaged bytes.
+
+    Everything happens in this thread: a pool thread that drops a Python object while the interpreter ends aborts it.
+    """
+    with pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True, pre_buffer=False) as file:
+        return file.read(use_threads=False)

@@ -1,0 +1,60 @@
+"""The words of the field that contracts, records and suites share."""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Norm(StrEnum):
+    """How far apart two inputs are. Over the flattened input, in input units."""
+
+    L0 = "l0"
+    L1 = "l1"
+    L2 = "l2"
+    LINF = "linf"
+
+
+class Knowledge(StrEnum):
+    """What the attacker may see: the gradient, the scores, or only the decision."""
+
+    WHITE_BOX = "white-box"
+    SCORE = "score"
+    DECISION = "decision"
+
+
+class Gradients(StrEnum):
+    """Whether `logits` can be differentiated with respect to its input.
+
+    `surrogate` stands for a backward pass that is not the derivative of the forward pass (a straight-through
+    estimator, say): an attack may use it, and the row says so.
+    """
+
+    EXACT = "exact"
+    SURROGATE = "surrogate"
+    NONE = "none"
+
+
+class Realisation(StrEnum):
+    """How a classifier's speed is real. Only what is not `simulated` is ranked by latency."""
+
+    DENSE = "dense"
+    SIMULATED = "simulated"
+    DENSE_WITH_ZEROS = "dense_with_zeros"
+    REAL_SHAPES = "real_shapes"
+    INT8_RUNTIME = "int8_runtime"
+    PACKED_KERNEL = "packed_kernel"
+    SPARSE_KERNEL = "sparse_kernel"
+
+
+class Bounds(NamedTuple):
+    """Lowest and highest value an input may have, both included."""
+
+    low: float
+    high: float
+
+
+class Frozen(BaseModel):
+    """A value: cannot be changed, refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
