@@ -24,7 +24,8 @@ def json_schema() -> dict[str, Any]:
         spec = definitions[part.__name__]
         names = REGISTRIES[f"{kind}s"].names()
         spec["properties"][kind] = {"enum": names, "description": spec["properties"][kind].get("description", "")}
-        spec["allOf"] = [_rule(kind, name, definitions) for name in names]
+        if rules := [_rule(kind, name, definitions) for name in names]:
+            spec["allOf"] = rules
     definitions["ModelSpec"]["oneOf"] = [{"required": ["adapter"]}, {"required": ["registered"]}]
     by_name = {"enum": REGISTRIES["probes"].names()}
     probes = definitions["Evaluations"]["properties"]["probes"]

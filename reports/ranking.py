@@ -154,7 +154,7 @@ def usual_columns(rows: Iterable[Row]) -> tuple[str, ...]:
 def explains(name: str) -> bool:
     """Whether a figure explains another one rather than compares models."""
     left_out = {"attack_success", "forwards", "backwards", "overhead", "detector_passes", "layer", *names.FITTED}
-    return formats.head(name) in left_out | {*names.DETECTION, *names.JOINT, *names.CONFIDENCE} - {"auroc"}
+    return name.partition("/")[0] in left_out | {*names.DETECTION, *names.JOINT, *names.CONFIDENCE} - {"auroc"}
 
 
 def _place(name: str) -> int:
