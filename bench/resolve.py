@@ -13,7 +13,6 @@ from bench.contracts import (
     Plugin,
     Samples,
     Training,
-    adapters,
     certificates,
     datasets,
     detectors,
@@ -218,11 +217,6 @@ class Resolver:
             return fit.model_copy(update={"key": key}), FitTask(key, label, model, detector, data, *self._settings())
         seconds, size = self.store.cost(key)
         return fit.model_copy(update={"key": key, "state": state, "seconds": seconds, "size": size}), None
-
-
-def build_model(ref: ModelRef) -> Adapter:
-    """The adapter of a resolved model."""
-    return adapters.build(ref.plugin, ref.args)
 
 
 def versions(plugin: Plugin) -> dict[str, str]:

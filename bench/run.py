@@ -110,7 +110,7 @@ class _Job:
 
     def do(self, resolver: Resolver, resolved: Resolved, trainings: list[TrainTask | FitTask]) -> None:
         cells = list(resolved.cells(self.options.only))
-        if not trainings and not any(self._missing(cell) for cell in cells):
+        if not trainings and next(self._missing_jobs(iter(cells)), None) is None:
             self.display.note(f"{self.run.submission}: everything is in the store already")
             return
         resources = self.suite.resources
@@ -178,9 +178,6 @@ class _Job:
     def _time(self, timings: list[AnyJob]) -> None:
         for job in timings:  # alone, and in a fresh process
             self._dispatch(iter([job]), self._sink, alone=True)
-
-    def _missing(self, cell: CellPlan) -> bool:
-        return any(not self.store.has(task.key) for task in cell.tasks())
 
     def _missing_jobs(self, cells: Iterator[CellPlan]) -> Iterator[AnyJob]:
         for cell in cells:
