@@ -1,0 +1,145 @@
+"""What measures: attacks, probes, detectors and certificates."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.contracts.data import Samples
+from bench.contracts.models import Classifier
+from bench.contracts.plugin import Plugin
+from bench.errors import PluginError
+from bench.randomness import SampleRandom
+from bench.words import Frozen, Knowledge, Norm
+
+
+class Attack(Plugin, ABC):
+    """Moves inputs inside a ball so that the classifier loses the label.
+
+    The engine hands over only samples that still stand (right when untouched, not broken at a smaller epsilon),
+    verifies every result with one clean forward pass, and counts what leaves the bounds or the ball as not broken. So
+    an attack need not report success, and cannot lie about it.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]]  # those it can be asked for
+    knowledge: ClassVar[Knowledge] = Knowledge.WHITE_BOX
+    minimal: ClassVar[bool] = False  # True: looks for the smallest distance, is run once, ignores epsilon
+    swift: ClassVar[bool] = False  # True: is given a faster copy of the model, equal to it up to rounding (bench.swift)
+
+    norm: Norm
+
+    @property
+    def proved_by(self) -> str | None:
+        """A certificate whose proof spares a sample the attack; samples that it cannot judge are attacked."""
+        return None
+
+    @abstractmethod
+    def run(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom) -> Tensor:
+        """Adversarial inputs for x.
+
+        x: (n, *input_shape) in bounds; y: (n,) int64, the labels; n may be 0. epsilon: radius in input units, None if
+        `minimal`. random: one stream per row, the only source of randomness. Returns the shape and dtype of x, without
+        gradient. Leaves parameters, buffers and modes of the model untouched. Asks `model.logits` for a subset of its
+        rows through `model.rows(indices)`, so that passes are charged to the right samples.
+        """
+
+
+class Figure(Frozen):
+    """One measured number, with its 95 % interval and the number of observations behind it, where it has them."""
+
+    name: str  # "latency_ms/p50"
+    value: float | None  # None: could not be had; `flags` says why
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    flags: tuple[str, ...] = ()  # "contended: ...", "incomplete: ...", "simulated"
+
+
+class Probe(Plugin, ABC):
+    """Measures what a classifier costs.
+
+    `exclusive` probes (timings) run with a node to themselves, in a fresh process, and their records are valid for one
+    hardware fingerprint only.
+    """
+
+    exclusive: ClassVar[bool] = False
+
+    def process_count(self) -> int:
+        """How many fresh processes measure it, one after the other: only exclusive probes may ask for more than one.
+
+        Their figures are merged: the median over the processes, with its 95 % order-statistic interval.
+        """
+        return 1
+
+    @abstractmethod
+    def measure(self, model: Classifier, samples: Samples, artefact: bytes | None) -> Sequence[Figure]:
+        """artefact: the bytes of the weights, as stored. Raises nothing that the user could not mend."""
+
+    @classmethod
+    @abstractmethod
+    def figures(cls) -> tuple[str, ...]:
+        """Names of the figures it yields, so that a suite's columns can be checked before anything runs."""
+
+
+class PairedProbe(Probe, ABC):
+    """Measures a classifier against its baseline, both in one process: what a suite's `baseline:` is for."""
+
+    exclusive: ClassVar[bool] = True
+
+    @abstractmethod
+    def compare(self, model: Classifier, baseline: Classifier, samples: Samples) -> Sequence[Figure]:
+        """Figures of the model relative to the baseline. The two may be the same object."""
+
+    def measure(self, model: Classifier, samples: Samples, artefact: bytes | None) -> Sequence[Figure]:
+        """Against itself, where there is no other baseline."""
+        return self.compare(model, model, samples)
+
+
+class Detector(Plugin, ABC):
+    """Scores how outlying inputs are. Larger is more outlying, always; float64; never NaN.
+
+    A detector that `fits` looks at inliers first. The engine calls `fit` once per model and data, as a task of its own,
+    keeps the state by its content, and scores with what `restore` makes of it; another may score right away.
+    """
+
+    fits: ClassVar[bool] = False
+
+    def fit(self, model: Classifier, samples: Samples, seed: int) -> bytes:
+        """What it learns from inliers: arrays as safetensors bytes, never a pickle.
+
+        The same bits for the same arguments, hardware and number of threads. Raises PluginError where the model lacks
+        what the detector needs (a feature layer, say).
+        """
+        raise PluginError(f"detector '{self.name}' has nothing to fit")
+
+    def restore(self, state: bytes) -> "Detector":
+        """A copy of this detector that knows what `fit` returned."""
+        raise PluginError(f"detector '{self.name}' has nothing to restore")
+
+    @property
+    def threshold(self) -> float | None:
+        """The score above which an input is flagged, set by `fit` from inliers alone. None: there is none."""
+        return None
+
+    @abstractmethod
+    def score(self, model: Classifier, x: Tensor, random: SampleRandom) -> NDArray[np.float64]:
+        """x: (n, *input_shape), n > 0. random: one stream per row, the only source of randomness. Returns (n,)."""
+
+
+class Certificate(Plugin, ABC):
+    """Proves samples robust: no input inside the ball and the bounds loses the label, whatever the attack."""
+
+    norms: ClassVar[tuple[Norm, ...]]  # those it can be asked for
+
+    norm: Norm
+
+    @abstractmethod
+    def proves(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float) -> Tensor:
+        """(n,) bool: whether x (n, *input_shape) with labels y (n,) is proved at the radius epsilon.
+
+        True is a promise; False says nothing. Raises PluginError where the model cannot be bounded.
+        """

@@ -1,0 +1,145 @@
+"""What is measured: a classifier, the adapter that builds it, and the training that makes its weights."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bench.contracts.data import DatasetChoice, Samples
+from bench.contracts.plugin import Plugin
+from bench.errors import PluginError, did_you_mean
+from bench.words import Bounds, Gradients, Realisation
+
+
+class Classifier(ABC):
+    """A loaded model, as the engine, attacks, probes and detectors see it.
+
+    Inputs are in input units: preprocessing (mean and standard deviation, resizing of dtype) happens inside, so that
+    an epsilon means the same for every model.
+    """
+
+    input_shape: tuple[int, ...]  # of one sample, without the batch dimension
+    bounds: Bounds
+    classes: int
+    gradients: Gradients = Gradients.EXACT
+    stochastic: bool = False  # two passes of one input may differ
+    realisation: Realisation = Realisation.DENSE
+    runtime: str = "torch"  # what executes it: timings of two runtimes are never put into one ratio
+    feature_layers: tuple[str, ...] = ()
+    can_refuse: bool = False  # `refuses` may say yes
+    device: str = "cpu"
+    loading: "Loading | None" = None  # what loading it took, where the engine has loaded it
+
+    @abstractmethod
+    def logits(self, x: Tensor) -> Tensor:
+        """Scores before softmax.
+
+        x: (n, *input_shape), on `device`, in `bounds`. Returns (n, classes), float32. Differentiable with respect to
+        x unless `gradients` is NONE. Depends on nothing but x: not on the other rows, nor on earlier calls (unless
+        `stochastic`).
+        """
+
+    def features(self, x: Tensor, layer: str) -> Tensor:
+        """Activations of one of `feature_layers`, (n, ...), float32. Raises PluginError for any other layer."""
+        hint = did_you_mean(layer, self.feature_layers)
+        raise PluginError(f"no feature layer '{layer}'{hint} (named: {', '.join(self.feature_layers) or 'none'})")
+
+    def refuses(self, x: Tensor) -> Tensor:
+        """Which inputs it declines to answer, (n,) bool on the CPU. The engine asks only where `can_refuse` is set."""
+        return torch.zeros(len(x), dtype=torch.bool)
+
+    def rows(self, rows: Tensor) -> "Classifier":
+        """The same classifier for a part of the batch that an attack was given: its passes are charged to those rows.
+
+        rows: (k,) int64, positions in that batch. Only the engine's metered classifier does anything here.
+        """
+        return self
+
+    @property
+    def source(self) -> "Classifier | None":
+        """The model that this one was made from, for another runtime say; None where there is none.
+
+        What is crafted on it is transferred to this one by the attack `transfer`.
+        """
+        return None
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The torch module inside, where there is one: what operation counters and digests read. In eval mode."""
+        return None
+
+    def size_bytes(self) -> int | None:
+        """Bytes of the stored artefact, or None where that is the size of the adapter's weights file."""
+        return None
+
+
+@dataclass(frozen=True)
+class Loading:
+    """What it took to build a classifier and to put it onto its device."""
+
+    seconds: float
+    peak_bytes: int | None  # of host memory above what the process held before; None where the system does not tell
+
+
+class Adapter(Plugin, ABC):
+    """How a model is built: from its fields, and from the bytes of its weights.
+
+    `weights` is a file, relative to the suite; its content is a part of every cache key, its path is not.
+    The engine reads it, sends the bytes to the workers, and checks their digest there.
+    """
+
+    where: ClassVar[frozenset[str]] = frozenset({"weights"})  # fields that say where it lies, not what it is
+
+    weights: Path | None = None
+
+    @abstractmethod
+    def build(self, weights: bytes | None) -> Classifier:
+        """A classifier in eval mode on the CPU with frozen parameters.
+
+        Raises PluginError where bytes and fields do not fit.
+        """
+
+    def place(self, classifier: Classifier, device: str) -> Classifier:
+        """Move a classifier that `build` made to `device` ("cpu", "cuda:0"). The default moves its module."""
+        if classifier.module is not None:
+            classifier.module.to(device)
+            classifier.device = device
+        return classifier
+
+    def training(self) -> "Training | None":
+        """How the weights are made, where they are not given. None: nothing has to be trained."""
+        return None
+
+    def artefact(self) -> bytes | None:
+        """The bytes of the weights where neither a file nor a training gives them: a model registry does.
+
+        Called once, on the driver.
+        """
+        return None
+
+
+class Report(ABC):
+    """How a training tells how far it is. `step` raises no error; it may be called often."""
+
+    @abstractmethod
+    def step(self, done: int, total: int, **figures: float) -> None: ...
+
+
+class Training(ABC):
+    """Weights that are made by a task, once. Its identity is `recipe`, the data's digest, the seed and its source."""
+
+    data: "DatasetChoice"  # what it is trained on
+    parent: "Adapter | None" = None  # a model whose trained weights it starts from
+    uses: tuple[type[Plugin], ...] = ()  # other plugins whose source decides the outcome, too
+
+    @abstractmethod
+    def recipe(self) -> Mapping[str, Any]:
+        """Everything that decides the outcome, as JSON values."""
+
+    @abstractmethod
+    def train(self, samples: "Samples", parent: bytes | None, seed: int, report: Report) -> bytes:
+        """The weights as safetensors bytes: the same bits for the same arguments, hardware and number of threads."""
