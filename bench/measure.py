@@ -32,6 +32,7 @@ from bench.contracts import (
     certificates,
 )
 from bench.errors import PluginError
+from bench.gradient_checks import examine
 from bench.metering import Metered, Passes, Untouched, answers, predictions
 from bench.metrics.intervals import median
 from bench.names import COST_SUFFIX
@@ -47,18 +48,34 @@ REPEATS = 15  # of a timing
 Indices = NDArray[np.int64]
 
 
-def clean(model: Classifier, samples: Samples, indices: Indices) -> pa.Table:
-    """Predictions, confidences and scores of untouched inputs."""
+def clean(model: Classifier, samples: Samples, indices: Indices, examined: int = 0) -> pa.Table:
+    """Predictions, confidences and scores of untouched inputs; of the first `examined`, what gradients are worth."""
     labels, x, scores = _untouched(model, samples, indices)
+    prediction = answers(model, x, scores)
     return samples_table(
         {
             "sample": indices,
             "label": labels,
-            "prediction": answers(model, x, scores),
+            "prediction": prediction,
+            "signs": _signs(model, x, labels, indices, np.flatnonzero((prediction == labels)[:examined])),
             "confidence": _confidence(scores),
             "logits": list(scores.cpu().numpy().astype(np.float32)),
         }
     )
+
+
+def _signs(
+    model: Classifier, x: Tensor, labels: NDArray[np.int32], indices: Indices, rows: Indices
+) -> list[list[str] | None]:
+    """What bench.gradient_checks finds at these rows, which are right untouched; None for all others."""
+    signs: list[list[str] | None] = [None] * len(x)
+    if len(rows):
+        y = torch.from_numpy(labels[rows].astype(np.int64)).to(model.device)
+        random = SampleRandom.of(0, "gradient checks", [int(index) for index in indices[rows]])
+        with Untouched(model, "the check of the gradients"):
+            for row, found in zip(rows, examine(model, x[rows], y, random), strict=True):
+                signs[row] = found
+    return signs
 
 
 def attacked(
@@ -132,6 +149,7 @@ def attacked(
             "forwards": passes.forwards,
             "backwards": passes.backwards,
             "gradients": [str(model.gradients)] * n,
+            "transferred": [model.source is not None if attack.knowledge is Knowledge.TRANSFER else None] * n,
             "proved": [None] * n if proved is None else list(proved),
         }
     )

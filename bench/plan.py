@@ -18,6 +18,8 @@ from pydantic import Field
 from bench.contracts import Frozen
 from bench.records import Kind
 
+EXAMINED = "examined"  # argument of the clean pass: at so many samples the gradients are checked
+
 
 def content_key(*parts: Any) -> str:
     """32 hexadecimal digits: the blake2b hash of canonical JSON."""

@@ -16,9 +16,10 @@ class Norm(StrEnum):
 
 
 class Knowledge(StrEnum):
-    """What the attacker may see: the gradient, the scores, or only the decision."""
+    """What the attacker may see: the gradient, that of another model, the scores, or only the decision."""
 
     WHITE_BOX = "white-box"
+    TRANSFER = "transfer"
     SCORE = "score"
     DECISION = "decision"
 

@@ -20,7 +20,7 @@ from bench.contracts import Classifier, Detector, PairedProbe, Report, Samples
 from bench.data import subset
 from bench.errors import DataError, GauntletError, PluginError
 from bench.memory import loading
-from bench.plan import CellPlan, DatasetRef, EvaluationRef, ModelRef, Task
+from bench.plan import EXAMINED, CellPlan, DatasetRef, EvaluationRef, ModelRef, Task
 from bench.records import Kind, Reason, encode
 from bench.store import digest
 
@@ -159,7 +159,8 @@ class Worker:
         samples, chosen = self._dataset(cell.dataset)
         indices = chosen[task.start : task.stop]
         if ref.kind is Kind.CLEAN:
-            return measure.clean(model, samples, indices)
+            examined = int(ref.args.get(EXAMINED, 0)) - task.start
+            return measure.clean(model, samples, indices, examined=max(0, examined))
         if ref.kind is Kind.ATTACK:
             attack = contracts.attacks.build(ref.plugin, {**ref.args, "norm": ref.norm})
             purpose = repr(ref.identity[:3])

@@ -110,7 +110,11 @@ class _Line:
         self.check_complete(name, cell)
         for refusal, metric in robustness.refusals(cell.table).items():
             self.add(refusal, metric, cell)
-        for told in (indicators.probabilities(cell.table), indicators.saturated(cell.table)):
+        for told in (
+            indicators.probabilities(cell.table),
+            indicators.saturated(cell.table),
+            *indicators.signs(cell.table),
+        ):
             if told:
                 self.flag(name, "suspect", told)
         unclear = int((cell.table["prediction"].to_numpy() == -1).sum())
