@@ -9,6 +9,10 @@ TIMES = ("latency", "throughput", "cold_start", "overhead", "fit_seconds", "cpu_
 WORST = "worst"  # in the place of an attack: the samples that survive every attack of that norm
 
 REFUSAL = ("coverage", "answered_accuracy")  # of models that refuse some inputs
+OF_PASSES = (
+    "mean_accuracy",
+    "unanimous_accuracy",
+)  # attacked stochastic models: over all passes of an input
 SELECTIVE = ("aurc", "e_aurc", "coverage_at_risk_0.01", "coverage_at_risk_0.05")
 CONFIDENCE = (  # of the untouched inputs; `_scaled`: after temperature scaling fitted apart
     *("ece", "rms_calibration", "mad_calibration", "soft_f1", "brier", "nll"),

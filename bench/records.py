@@ -39,6 +39,7 @@ SAMPLES = pa.schema(
         pa.field("gradients", pa.string(), True, {"doc": "of the model, as the attack saw them: exact, surrogate"}),
         pa.field("signs", pa.list_(pa.string()), True, {"doc": "what speaks against its gradients; null: not asked"}),
         pa.field("transferred", pa.bool_(), True, {"doc": "crafted on another model (attacks that transfer)"}),
+        pa.field("kept", pa.list_(pa.float64()), True, {"doc": "share of passes that kept the label (if stochastic)"}),
         pa.field("proved", pa.list_(pa.bool_()), True, {"doc": "proved to keep its label, one value per epsilon"}),
         pa.field("score", pa.float64(), True, {"doc": "outlier score of a detector; larger is more outlying"}),
         pa.field("outlier", pa.bool_(), True, {"doc": "whether the sample comes from the outlier set"}),

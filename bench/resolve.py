@@ -162,7 +162,7 @@ class Resolver:
         found = [
             EvaluationRef(
                 label=CLEAN, plugin=CLEAN, kind=Kind.CLEAN, versions={"torch": version("torch")},
-                args={EXAMINED: EXAMINED_SAMPLES} if white else {},
+                args={EXAMINED: EXAMINED_SAMPLES} if white else {}, judging=self.suite.stochastic,
             )
         ]  # fmt: skip
         for spec in asked.attacks:
@@ -170,7 +170,7 @@ class Resolver:
             found.append(
                 EvaluationRef(
                     kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons, knowledge=attack.knowledge,
-                    minimal=attack.minimal, **_described(spec.name, attack),
+                    minimal=attack.minimal, judging=self.suite.stochastic, **_described(spec.name, attack),
                 )
             )  # fmt: skip
         for detection in asked.detectors:

@@ -160,11 +160,12 @@ class Worker:
         indices = chosen[task.start : task.stop]
         if ref.kind is Kind.CLEAN:
             examined = int(ref.args.get(EXAMINED, 0)) - task.start
-            return measure.clean(model, samples, indices, examined=max(0, examined))
+            return measure.clean(model, samples, indices, max(0, examined), ref.judging or measure.ONCE)
         if ref.kind is Kind.ATTACK:
             attack = contracts.attacks.build(ref.plugin, {**ref.args, "norm": ref.norm})
             purpose = repr(ref.identity[:3])
-            return measure.attacked(attack, ref.epsilons, purpose, model, samples, indices, cell.seed)
+            judging = ref.judging or measure.ONCE
+            return measure.attacked(attack, ref.epsilons, purpose, model, samples, indices, cell.seed, judging)
         if ref.kind is Kind.CERTIFICATE:
             certificate = contracts.certificates.build(ref.plugin, {**ref.args, "norm": ref.norm})
             return measure.certified(certificate, ref.epsilons, model, samples, indices)
