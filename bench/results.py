@@ -22,7 +22,12 @@ from bench.records import SAMPLES, Cell, Row
 from bench.runs import Run
 from bench.suite import Leaderboard
 
-DERIVED = ("attack_success", "forwards", "backwards")  # metrics that matter least where there is room for few
+DERIVED = (
+    "attack_success",
+    *names.OF_PASSES,
+    "forwards",
+    "backwards",
+)  # where there is room for few: least
 
 # The schema of `gauntlet records`: what was evaluated, then the columns of bench.records.SAMPLES.
 EXPORT = pa.schema(

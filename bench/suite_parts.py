@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from bench import contracts, names
-from bench.contracts import Adapter, Attack, Certificate, Dataset, Detector, Norm, Probe
+from bench.contracts import Adapter, Attack, Certificate, Dataset, Detector, Judging, Norm, Probe
 from bench.suite_board import LABEL
 from bench.suite_board import Leaderboard as Leaderboard
 from bench.suite_part import MAX_ENTRIES, Part
@@ -220,6 +220,7 @@ class Evaluations(Part):
             for epsilon in spec.epsilons:
                 metric = names.robust_accuracy(spec.norm, spec.name, epsilon)
                 found |= dict.fromkeys((metric, metric.replace("robust_accuracy", "attack_success", 1)))
+                found |= dict.fromkeys(f"{share}/{here}/{epsilon:g}" for share in names.OF_PASSES)
                 worst.setdefault(spec.norm, {})[epsilon] = None
             if contracts.attacks.get(spec.attack).minimal or not spec.epsilons:
                 found[names.median_distance(spec.norm, spec.name)] = None
@@ -281,6 +282,8 @@ class Suite(Part):
     """What it is evaluated on."""
     evaluations: Evaluations = Evaluations()
     """What is done to it. Clean accuracy is always measured."""
+    stochastic: Judging = Judging()
+    """How models are judged whose answers are random."""
     resources: Resources = Resources()
     """What a worker gets."""
     leaderboard: Leaderboard = Leaderboard()
