@@ -57,6 +57,7 @@ def clean(model: Classifier, samples: Samples, indices: Indices) -> pa.Table:
             "prediction": answers(model, x, scores),
             "confidence": _confidence(scores),
             "logits": list(scores.cpu().numpy().astype(np.float32)),
+            **_groups(samples, indices),
         }
     )
 
@@ -133,6 +134,7 @@ def attacked(
             "backwards": passes.backwards,
             "gradients": [str(model.gradients)] * n,
             "proved": [None] * n if proved is None else list(proved),
+            **_groups(samples, indices),
         }
     )
 
@@ -152,6 +154,7 @@ def certified(
             "prediction": prediction,
             "confidence": _confidence(scores),
             "proved": list(proved),
+            **_groups(samples, indices),
         }
     )
 
@@ -235,6 +238,7 @@ def detected(
             "score": outlying,
             "outlier": np.full(len(indices), outlier),
             **({} if detector.threshold is None else {"flagged": outlying > detector.threshold}),
+            **_groups(samples, indices),
         }
     )
 
@@ -319,6 +323,14 @@ def _verify(
     with torch.no_grad():
         found = answers(model, moved, model.logits(moved).float())
     return inside, far, found
+
+
+def _groups(samples: Samples, indices: Indices) -> dict[str, list[list[str]]]:
+    """The column `groups` of the records; nothing where the data have none."""
+    columns = {name: np.asarray(column)[indices] for name, column in samples.groups.items()}
+    if not columns:
+        return {}
+    return {"groups": [[f"{name}={column[row]}" for name, column in columns.items()] for row in range(len(indices))]}
 
 
 def _confidence(scores: Tensor) -> NDArray[np.float32]:

@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 import yaml
 
 from bench import names
+from bench.metrics.corruption import with_baselines
 from bench.metrics.curves import Curves, curves
 from bench.metrics.efficiency import with_ratios
 from bench.metrics.evidence import Evidence, evidence
+from bench.metrics.groups import with_groups
 from bench.metrics.rows import rows as rows_of_cells
 from bench.metrics.separation import Separation, separation
 from bench.plan import PluginRef
@@ -50,7 +52,25 @@ class Analysis:
 
 def rows(run: Run, only: str | None = None) -> list[Row]:
     """A row per model and data set, in the order of the suite."""
-    return with_ratios(rows_of_cells(run.cells(only)), _baselines(run))
+    asked = _groups(run)
+    groups = groupby(run.cells(only), key=lambda cell: (cell.model, cell.dataset))
+    return _compared(run, [_row(list(cells), asked) for _, cells in groups])
+
+
+def _row(cells: Sequence[Cell], groups: Mapping[str, Sequence[str]]) -> Row:
+    [row] = rows_of_cells(cells)
+    return with_groups(row, cells, groups)
+
+
+def _compared(run: Run, found: Sequence[Row]) -> list[Row]:
+    """With what needs the row of another model."""
+    baselines = _baselines(run)
+    return with_baselines(with_ratios(found, baselines), baselines)
+
+
+def _groups(run: Run) -> dict[str, Sequence[str]]:
+    """By which columns metrics are told apart: column -> metrics."""
+    return {group.by: group.metrics for group in leaderboard(run).groups}
 
 
 def _baselines(run: Run) -> dict[str, str]:
@@ -60,16 +80,17 @@ def _baselines(run: Run) -> dict[str, str]:
 def analysis(run: Run, only: str | None = None) -> Analysis:
     """The rows, and every pair of models tested on the same samples. One row's records are in memory at a time."""
     metric = leaderboard(run).rank_by or names.CLEAN_ACCURACY
+    asked = _groups(run)
     made: list[Row] = []
     drawn: dict[tuple[str, str], Curves] = {}
     behind: dict[str, dict[str, Evidence]] = {}  # by data set and model
     for (model, dataset), group in groupby(run.cells(only), key=lambda cell: (cell.model, cell.dataset)):
         cells = list(group)
-        made += rows_of_cells(cells)
+        made.append(_row(cells, asked))
         drawn[model, dataset] = curves(cells)
         if (found := evidence(cells).get(metric)) is not None:
             behind.setdefault(dataset, {})[model] = found
-    made = with_ratios(made, _baselines(run))
+    made = _compared(run, made)
     datasets = dict.fromkeys(row.dataset for row in made)
     return Analysis(
         made,

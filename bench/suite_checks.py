@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from bench import names
 from bench.contracts import REGISTRIES, AdapterChoice, Attack, Certificate, Dataset, DatasetChoice, PairedProbe, Plugin
 from bench.errors import GauntletError, did_you_mean
 from bench.suite_parts import (
@@ -293,17 +294,35 @@ class Checks:
             (("leaderboard", "columns", index), column)
             for index, column in enumerate(columns[:MAX_COLUMNS] if isinstance(columns, list) else ())
         ]
+        groups = board.get("groups")
+        found: list[str] = []  # what the groups yield
+        single: list[tuple[str, str]] = []  # beginning and end of the metrics of single groups
+        grouped: list[tuple[Keys, Any]] = []
+        for index, group in enumerate(groups[:MAX_COLUMNS] if isinstance(groups, list) else ()):
+            listed = group.get("metrics", [names.CLEAN_ACCURACY]) if isinstance(group, dict) else []
+            for place, metric in enumerate(listed[:MAX_COLUMNS] if isinstance(listed, list) else ()):
+                grouped.append((("leaderboard", "groups", index, "metrics", place), metric))
+                if metric in known:
+                    single.append((f"group/{group.get('by')}/", f"/{metric}"))
+                    found += [names.grouped(what, str(group.get("by")), metric) for what in names.GROUPED]
+        for keys, metric in grouped:
+            if isinstance(metric, str) and metric not in known:
+                self.unknown_metric(keys, metric, known)
+        known = [*known, *found]
         seen: set[str] = set()
         for keys, metric in [*asked, (("leaderboard", "rank_by"), board.get("rank_by"))]:
             if not isinstance(metric, str):
                 continue
-            if metric not in known:
-                hint = did_you_mean(metric, known[:MAX_ENTRIES])
-                self.find(keys, f"this suite yields no metric '{metric}'{hint} (it yields: {', '.join(known[:40])})")
+            if metric not in known and not any(metric.startswith(a) and metric.endswith(b) for a, b in single):
+                self.unknown_metric(keys, metric, known)
             elif metric in seen and keys[1] == "columns":
                 self.find(keys, f"the column '{metric}' stands twice: remove one")
             seen.add(metric)
         return self.findings
+
+    def unknown_metric(self, keys: Keys, metric: str, known: Sequence[str]) -> None:
+        hint = did_you_mean(metric, known[:MAX_ENTRIES])
+        self.find(keys, f"this suite yields no metric '{metric}'{hint} (it yields: {', '.join(known[:40])})")
 
 
 def _label(entry: Mapping[str, Any], kind: str) -> Any:

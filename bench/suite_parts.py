@@ -213,7 +213,7 @@ class Evaluations(Part):
 
         Where two probes yield a figure of one name, the later one's has its label appended, as in bench.metrics.rows.
         """
-        found = dict.fromkeys((names.CLEAN_ACCURACY, *names.CONFIDENCE, *names.REFUSAL))
+        found = dict.fromkeys((names.CLEAN_ACCURACY, *names.CONFIDENCE, *names.REFUSAL, *names.CORRUPTION))
         worst: dict[str, dict[float, None]] = {}
         for spec in self.attacks:
             here = f"{spec.norm}/{spec.name}"
@@ -228,6 +228,7 @@ class Evaluations(Part):
             for figure in contracts.probes.get(probe.probe).figures():
                 found[f"{figure}/{probe.name}" if figure in found else figure] = None
         if compared:
+            found |= dict.fromkeys(names.RELATIVE_CORRUPTION)
             found |= dict.fromkeys(ratio for ratio, metric in names.RATIOS.items() if metric in found)
         for detector in self.detectors:
             found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in (*names.DETECTION, *names.JOINT))
@@ -266,6 +267,15 @@ class Resources(Part):
         return gpus
 
 
+class Grouping(Part):
+    """Metrics told apart by a column of the data."""
+
+    by: Label
+    """The column: `class`, or a group column of the data sets."""
+    metrics: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_COLUMNS)] = (names.CLEAN_ACCURACY,)
+    """Which metrics: each group's own value, the worst group, the disparity, and the standard deviation over groups."""
+
+
 class Leaderboard(Part):
     """How the results are shown."""
 
@@ -275,6 +285,16 @@ class Leaderboard(Part):
     """The metric that orders the models. Left out: the clean accuracy."""
     direction: Literal["descending", "ascending"] | None = None
     """Left out: the best first, which is the largest accuracy or AUROC and the smallest cost."""
+    groups: Annotated[tuple[Grouping, ...], Field(max_length=MAX_COLUMNS)] = ()
+    """By which columns metrics are told apart."""
+
+    @model_validator(mode="after")
+    def _once(self) -> "Leaderboard":
+        columns = [group.by for group in self.groups]
+        for by in columns:
+            if columns.count(by) > 1:
+                raise ValueError(f"groups: the column '{by}' stands twice: list all its metrics under one")
+        return self
 
 
 class Suite(Part):
