@@ -22,6 +22,31 @@ FITTED = ("precision", "recall", "f1", "flagged", "fit_seconds", "state_bytes") 
 GROUPED = ("worst_group", "disparity", "group_sd")  # over the groups of a column: `worst_group/country/clean_accuracy`
 CORRUPTION = ("mean_corruption_error", "untouched_error")  # of data under common corruptions
 RELATIVE_CORRUPTION = ("mce", "relative_mce")  # the same in units of a baseline's
+SHARES = (  # in [0, 1], printed in percent
+    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "attack_success"),
+    *("coverage", "answered_accuracy"),
+    *("corruption_error", *CORRUPTION),
+)
+
+
+def _head(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def is_bounded(name: str) -> bool:
+    """Whether the metric lies in [0, 1]."""
+    return _head(of_what(name)) in (*SHARES, *DETECTION, "precision", "recall", "f1", "flagged", "score")
+
+
+def is_good_share(name: str) -> bool:
+    """Whether it lies in [0, 1] and 1 is best."""
+    good = ("auroc", "ap_out", "ap_in", "precision", "recall", "f1")
+    return _head(of_what(name)) in {*SHARES, *good} - {"attack_success", "corruption_error", *CORRUPTION}
+
+
+def score(name: str) -> str:
+    """`score/overall`: a combination that the suite defines."""
+    return f"score/{name}"
 
 
 def robust_accuracy(norm: str, evaluation: str, epsilon: float) -> str:
@@ -68,7 +93,7 @@ HIGHER = (  # how figures begin of which more is better; everything else is a co
     *("clean_accuracy", "robust_accuracy", "certified_accuracy", "median_distance"),
     *("auroc", "ap_out", "ap_in", "throughput"),
     *("precision", "recall", "f1", "soft_f1", "joint_soft_f1", "coverage", "answered_accuracy"),
-    *("speedup", "compression_ratio", "theoretical_speedup"),
+    *("score", "speedup", "compression_ratio", "theoretical_speedup"),
 )
 
 

@@ -16,6 +16,7 @@ from bench.metrics.efficiency import with_ratios
 from bench.metrics.evidence import Evidence, evidence
 from bench.metrics.groups import with_groups
 from bench.metrics.rows import rows as rows_of_cells
+from bench.metrics.scores import with_scores
 from bench.metrics.separation import Separation, separation
 from bench.plan import PluginRef
 from bench.publication import DatasetFact, Evaluation, ModelFact, Publication
@@ -52,25 +53,20 @@ class Analysis:
 
 def rows(run: Run, only: str | None = None) -> list[Row]:
     """A row per model and data set, in the order of the suite."""
-    asked = _groups(run)
+    wanted = leaderboard(run)
     groups = groupby(run.cells(only), key=lambda cell: (cell.model, cell.dataset))
-    return _compared(run, [_row(list(cells), asked) for _, cells in groups])
+    return _compared(run, [_row(list(cells), wanted) for _, cells in groups], wanted)
 
 
-def _row(cells: Sequence[Cell], groups: Mapping[str, Sequence[str]]) -> Row:
+def _row(cells: Sequence[Cell], wanted: Leaderboard) -> Row:
     [row] = rows_of_cells(cells)
-    return with_groups(row, cells, groups)
+    return with_groups(row, cells, {group.by: group.metrics for group in wanted.groups})
 
 
-def _compared(run: Run, found: Sequence[Row]) -> list[Row]:
-    """With what needs the row of another model."""
+def _compared(run: Run, found: Sequence[Row], wanted: Leaderboard) -> list[Row]:
+    """With what needs the row of another model, and what is combined of all these."""
     baselines = _baselines(run)
-    return with_baselines(with_ratios(found, baselines), baselines)
-
-
-def _groups(run: Run) -> dict[str, Sequence[str]]:
-    """By which columns metrics are told apart: column -> metrics."""
-    return {group.by: group.metrics for group in leaderboard(run).groups}
+    return with_scores(with_baselines(with_ratios(found, baselines), baselines), wanted.scores)
 
 
 def _baselines(run: Run) -> dict[str, str]:
@@ -79,18 +75,18 @@ def _baselines(run: Run) -> dict[str, str]:
 
 def analysis(run: Run, only: str | None = None) -> Analysis:
     """The rows, and every pair of models tested on the same samples. One row's records are in memory at a time."""
-    metric = leaderboard(run).rank_by or names.CLEAN_ACCURACY
-    asked = _groups(run)
+    wanted = leaderboard(run)
+    metric = wanted.rank_by or names.CLEAN_ACCURACY
     made: list[Row] = []
     drawn: dict[tuple[str, str], Curves] = {}
     behind: dict[str, dict[str, Evidence]] = {}  # by data set and model
     for (model, dataset), group in groupby(run.cells(only), key=lambda cell: (cell.model, cell.dataset)):
         cells = list(group)
-        made.append(_row(cells, asked))
+        made.append(_row(cells, wanted))
         drawn[model, dataset] = curves(cells)
         if (found := evidence(cells).get(metric)) is not None:
             behind.setdefault(dataset, {})[model] = found
-    made = _compared(run, made)
+    made = _compared(run, made, wanted)
     datasets = dict.fromkeys(row.dataset for row in made)
     return Analysis(
         made,

@@ -7,18 +7,16 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bench import names
 from bench.contracts import REGISTRIES, AdapterChoice, Attack, Certificate, Dataset, DatasetChoice, PairedProbe, Plugin
 from bench.errors import GauntletError, did_you_mean
+from bench.suite_board import LABEL, Grouping, Published, Score, published_twice, unscaled
+from bench.suite_part import MAX_COLUMNS, MAX_ENTRIES
 from bench.suite_parts import (
     KINDS,
-    LABEL,
-    MAX_COLUMNS,
-    MAX_ENTRIES,
     PATTERNS,
     REGISTERED,
     RESERVED,
@@ -28,6 +26,7 @@ from bench.suite_parts import (
 from bench.suite_words import leaves, model_in, troubles
 from bench.suite_yaml import Document, Finding, Keys, describe
 
+Kind = TypeVar("Kind", bound=BaseModel)
 LoadPlugins = Callable[[Sequence[str], Path], None]
 
 EVALUATIONS = {"attacks": "attack", "probes": "probe", "detectors": "detector", "certificates": "certificate"}
@@ -289,40 +288,54 @@ class Checks:
         evaluations = self.document.data.get("evaluations", {})
         compared = any(entry.get("baseline") for _, entry in self.entries("models"))
         known = Evaluations.model_validate_json(json.dumps(evaluations), strict=True).metric_names(compared)
+        groups, scores = _several(Grouping, board.get("groups")), _several(Score, board.get("scores"))
+        for index, group in enumerate(groups):
+            for place, metric in enumerate(group.metrics):
+                self.metric(("leaderboard", "groups", index, "metrics", place), metric, known)
+        yielded = [*known, *(name for group in groups for name in group.yields())]
+        known = [*yielded, *(score.metric for score in scores)]
         columns = board.get("columns")
         asked: list[tuple[Keys, Any]] = [
             (("leaderboard", "columns", index), column)
             for index, column in enumerate(columns[:MAX_COLUMNS] if isinstance(columns, list) else ())
         ]
-        groups = board.get("groups")
-        found: list[str] = []  # what the groups yield
-        single: list[tuple[str, str]] = []  # beginning and end of the metrics of single groups
-        grouped: list[tuple[Keys, Any]] = []
-        for index, group in enumerate(groups[:MAX_COLUMNS] if isinstance(groups, list) else ()):
-            listed = group.get("metrics", [names.CLEAN_ACCURACY]) if isinstance(group, dict) else []
-            for place, metric in enumerate(listed[:MAX_COLUMNS] if isinstance(listed, list) else ()):
-                grouped.append((("leaderboard", "groups", index, "metrics", place), metric))
-                if metric in known:
-                    single.append((f"group/{group.get('by')}/", f"/{metric}"))
-                    found += [names.grouped(what, str(group.get("by")), metric) for what in names.GROUPED]
-        for keys, metric in grouped:
-            if isinstance(metric, str) and metric not in known:
-                self.unknown_metric(keys, metric, known)
-        known = [*known, *found]
         seen: set[str] = set()
         for keys, metric in [*asked, (("leaderboard", "rank_by"), board.get("rank_by"))]:
             if not isinstance(metric, str):
                 continue
-            if metric not in known and not any(metric.startswith(a) and metric.endswith(b) for a, b in single):
-                self.unknown_metric(keys, metric, known)
-            elif metric in seen and keys[1] == "columns":
+            if not any(group.has(metric) for group in groups):
+                self.metric(keys, metric, known)
+            if metric in known and metric in seen and keys[1] == "columns":
                 self.find(keys, f"the column '{metric}' stands twice: remove one")
             seen.add(metric)
+        self.board("scores", unscaled(scores))
+        for index, score in enumerate(scores):
+            for place, part in enumerate(score.of):
+                self.metric(("leaderboard", "scores", index, "of", place, "metric"), part.metric, yielded)
+        published = _several(Published, board.get("published"))
+        for index, entry in enumerate(published):
+            self.metric(("leaderboard", "published", index, "metric"), entry.metric, known)
+        models = [str(entry.get("name")) for _, entry in self.entries("models")]
+        datasets = [str(_label(entry, "dataset")) for _, entry in self.entries("datasets")]
+        self.board("published", published_twice(published, models, datasets))
         return self.findings
 
-    def unknown_metric(self, keys: Keys, metric: str, known: Sequence[str]) -> None:
-        hint = did_you_mean(metric, known[:MAX_ENTRIES])
-        self.find(keys, f"this suite yields no metric '{metric}'{hint} (it yields: {', '.join(known[:40])})")
+    def metric(self, keys: Keys, metric: str, known: Sequence[str]) -> None:
+        if metric not in known:
+            hint = did_you_mean(metric, known[:MAX_ENTRIES])
+            self.find(keys, f"this suite yields no metric '{metric}'{hint} (it yields: {', '.join(known[:40])})")
+
+    def board(self, key: str, findings: Iterator[tuple[tuple[str | int, ...], str]]) -> None:
+        for keys, message in findings:
+            self.find(("leaderboard", key, *keys), message)
+
+
+def _several(cls: type[Kind], entries: Any) -> list[Kind]:
+    """The entries of a list; none where the structure is wrong, which is told elsewhere."""
+    try:
+        return [cls.model_validate_json(json.dumps(entry), strict=True) for entry in entries or ()]
+    except (ValidationError, TypeError):
+        return []
 
 
 def _label(entry: Mapping[str, Any], kind: str) -> Any:

@@ -8,11 +8,7 @@ from bench.records import Metric
 
 MISSING = "–"
 NORMS = {"l0": "L0", "l1": "L1", "l2": "L2", "linf": "L∞"}
-SHARES = (
-    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "attack_success"),
-    *("coverage", "answered_accuracy"),
-    *("corruption_error", *names.CORRUPTION),
-)
+ORIGINS = ("published", "recomputed")  # where a figure comes from that was not measured here
 DETECTION = {
     "auroc": "AUROC",
     "ap_out": "AP out",
@@ -35,34 +31,48 @@ COSTS = {
 GROUPED = {"worst_group": "Worst group", "disparity": "Disparity", "group_sd": "SD of groups"}
 
 
+def origin(name: str) -> tuple[str, str]:
+    """Where a column's figures come from, and the metric: `published/macs` is ("published", "macs"); measured ones
+    have no such word: ("", "macs")."""
+    first, _, rest = name.partition("/")
+    return (first, rest) if first in ORIGINS else ("", name)
+
+
 def head(name: str) -> str:
     """The first word of a metric's name: `robust_accuracy`, `latency_ms`, `macs`."""
-    return re.split(r"[/.]", name, maxsplit=1)[0]
+    return re.split(r"[/.]", origin(name)[1], maxsplit=1)[0]
 
 
 def is_share(name: str) -> bool:
     """Whether the metric is a share in [0, 1] that is printed in percent."""
-    return head(names.of_what(name)) in SHARES
+    return head(names.of_what(name)) in names.SHARES
 
 
 def is_bounded(name: str) -> bool:
     """Whether the metric lies in [0, 1]."""
-    return is_share(name) or head(names.of_what(name)) in DETECTION
+    name = names.of_what(name)
+    return is_share(name) or head(name) in DETECTION or head(name) == "score"
 
 
 def is_timing(name: str) -> bool:
-    return name.startswith(names.TIMES)
+    return origin(name)[1].startswith(names.TIMES)
 
 
 def higher_is_better(name: str) -> bool:
-    """Accuracies, AUROC, distances and throughput; everything else is a cost."""
-    return names.higher_is_better(name)
+    """Accuracies, AUROC, distances, throughput and scores; everything else is a cost."""
+    return names.higher_is_better(origin(name)[1])
 
 
 def heading(name: str) -> tuple[str, str]:
     """A metric's name for people, as (group, the rest): ("pgd", "L∞ ≤ 0.1"), ("Cost", "latency p50")."""
+    where, name = origin(name)
+    if where:
+        group, rest = heading(name)
+        return group, f"{rest} {where}"
     parts = name.split("/")
     match parts:
+        case ["score", own]:
+            return "Score", own
         case ["robust_accuracy", norm, attack, epsilon]:
             return "Worst case" if attack == names.WORST else attack, f"{NORMS.get(norm, norm)} ≤ {epsilon}"
         case ["certified_accuracy", norm, certificate, epsilon]:
@@ -112,7 +122,7 @@ def number(name: str, value: float | None) -> str:
     name = names.of_what(name)
     if is_share(name):
         return f"{100 * value:.1f} %"
-    if head(name) in DETECTION:
+    if head(name) in DETECTION or head(name) == "score":
         return f"{value:.3f}"
     if head(name).endswith("_ms"):
         return f"{significant(value)} ms"
