@@ -7,17 +7,26 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bench.contracts import REGISTRIES, AdapterChoice, Attack, Certificate, Dataset, DatasetChoice, PairedProbe, Plugin
+from bench.contracts import (
+    REGISTRIES,
+    Adapter,
+    AdapterChoice,
+    Attack,
+    Certificate,
+    Dataset,
+    DatasetChoice,
+    PairedProbe,
+    Plugin,
+)
 from bench.errors import GauntletError, did_you_mean
+from bench.suite_board import LABEL, Published, Score, published_twice, unscaled
+from bench.suite_part import MAX_COLUMNS, MAX_ENTRIES
 from bench.suite_parts import (
     KINDS,
-    LABEL,
-    MAX_COLUMNS,
-    MAX_ENTRIES,
     PATTERNS,
     REGISTERED,
     RESERVED,
@@ -27,6 +36,7 @@ from bench.suite_parts import (
 from bench.suite_words import leaves, model_in, troubles
 from bench.suite_yaml import Document, Finding, Keys, describe
 
+Kind = TypeVar("Kind", bound=BaseModel)
 LoadPlugins = Callable[[Sequence[str], Path], None]
 
 EVALUATIONS = {"attacks": "attack", "probes": "probe", "detectors": "detector", "certificates": "certificate"}
@@ -99,6 +109,9 @@ class Checks:
                 self.find(keys, f"{error.message} ({error.hint})" if error.hint else error.message)
 
     def model(self, keys: Keys, entry: dict[str, Any]) -> None:
+        if entry.get("recipe") is not None:
+            self.recipe((*keys, "recipe"), entry)
+            return
         if "registered" not in entry:
             self.plugin(keys, entry, "adapter")
             return
@@ -111,6 +124,28 @@ class Checks:
             self.find((*keys, "registered"), REGISTRIES["adapters"].unknown("mlflow"))
         elif re.fullmatch(REGISTERED, name):
             self.arguments(REGISTRIES["adapters"].get("mlflow"), {**args, "uri": f"models:/{name}"}, keys, "registered")
+
+    def recipe(self, keys: Keys, entry: dict[str, Any]) -> None:
+        """Check `recipe: {family: NAME, ...}`: the name is an adapter that trains, the rest are its arguments."""
+        if entry.get("args"):
+            self.find((*keys[:-1], "args"), "belongs into `recipe:`, beside `family:`", of_key=True)
+        if not isinstance(recipe := entry["recipe"], dict):
+            return
+        registry = REGISTRIES["adapters"]
+        families = [name for name in registry if registry.get(name).training is not Adapter.training]
+        family = recipe.get("family")
+        if not isinstance(family, str):
+            self.find(keys, f"needs `family:`, an adapter that trains ({', '.join(families)})")
+        elif family not in registry:
+            hint = did_you_mean(family, families)
+            self.find((*keys, "family"), f"no family '{family}'{hint} (there are: {', '.join(families)})")
+        elif family not in families:
+            self.find((*keys, "family"), f"'{family}' is not trained: name it under `adapter:`")
+        else:
+            given = {name: value for name, value in recipe.items() if name != "family"}
+            self.paths(registry.get(family), given, keys, None)
+            recipe |= given
+            self.arguments(registry.get(family), given, keys, "family", below=())
 
     def plugin(self, keys: Keys, entry: Any, kind: str) -> None:
         """Check one `{kind: NAME, args: {...}}`: the name, and the arguments by the plugin's own rules."""
@@ -195,7 +230,10 @@ class Checks:
             return {}
         return {field: value}
 
-    def arguments(self, cls: type[Plugin], given: Mapping[str, Any], keys: Keys, kind: str) -> None:
+    def arguments(
+        self, cls: type[Plugin], given: Mapping[str, Any], keys: Keys, kind: str, below: Keys = ("args",)
+    ) -> None:
+        """What the plugin's own rules say to its arguments, which stand under `below`, beside its name."""
         try:
             cls.model_validate_json(json.dumps(given), strict=True)
         except ValidationError as error:
@@ -205,7 +243,7 @@ class Checks:
                 elif trouble.keys[0] == BESIDE.get(kind):
                     self.find((*keys, *trouble.keys), trouble.message)
                 else:
-                    self.find((*keys, "args", *trouble.keys), trouble.message, of_key=trouble.at_key)
+                    self.find((*keys, *below, *trouble.keys), trouble.message, of_key=trouble.at_key)
         except GauntletError as error:
             self.find((*keys, kind), error.message)
         except Exception as error:  # noqa: BLE001 - a foreign plugin's own validators may raise anything
@@ -288,6 +326,8 @@ class Checks:
         evaluations = self.document.data.get("evaluations", {})
         compared = any(entry.get("baseline") for _, entry in self.entries("models"))
         known = Evaluations.model_validate_json(json.dumps(evaluations), strict=True).metric_names(compared)
+        scores = _several(Score, board.get("scores"))
+        yielded, known = known, [*known, *(score.metric for score in scores)]
         columns = board.get("columns")
         asked: list[tuple[Keys, Any]] = [
             (("leaderboard", "columns", index), column)
@@ -297,13 +337,38 @@ class Checks:
         for keys, metric in [*asked, (("leaderboard", "rank_by"), board.get("rank_by"))]:
             if not isinstance(metric, str):
                 continue
-            if metric not in known:
-                hint = did_you_mean(metric, known[:MAX_ENTRIES])
-                self.find(keys, f"this suite yields no metric '{metric}'{hint} (it yields: {', '.join(known[:40])})")
-            elif metric in seen and keys[1] == "columns":
+            self.metric(keys, metric, known)
+            if metric in known and metric in seen and keys[1] == "columns":
                 self.find(keys, f"the column '{metric}' stands twice: remove one")
             seen.add(metric)
+        self.board("scores", unscaled(scores))
+        for index, score in enumerate(scores):
+            for place, part in enumerate(score.of):
+                self.metric(("leaderboard", "scores", index, "of", place, "metric"), part.metric, yielded)
+        published = _several(Published, board.get("published"))
+        for index, entry in enumerate(published):
+            self.metric(("leaderboard", "published", index, "metric"), entry.metric, known)
+        models = [str(entry.get("name")) for _, entry in self.entries("models")]
+        datasets = [str(_label(entry, "dataset")) for _, entry in self.entries("datasets")]
+        self.board("published", published_twice(published, models, datasets))
         return self.findings
+
+    def metric(self, keys: Keys, metric: str, known: Sequence[str]) -> None:
+        if metric not in known:
+            hint = did_you_mean(metric, known[:MAX_ENTRIES])
+            self.find(keys, f"this suite yields no metric '{metric}'{hint} (it yields: {', '.join(known[:40])})")
+
+    def board(self, key: str, findings: Iterator[tuple[tuple[str | int, ...], str]]) -> None:
+        for keys, message in findings:
+            self.find(("leaderboard", key, *keys), message)
+
+
+def _several(cls: type[Kind], entries: Any) -> list[Kind]:
+    """The entries of a list; none where the structure is wrong, which is told elsewhere."""
+    try:
+        return [cls.model_validate_json(json.dumps(entry), strict=True) for entry in entries or ()]
+    except (ValidationError, TypeError):
+        return []
 
 
 def _label(entry: Mapping[str, Any], kind: str) -> Any:

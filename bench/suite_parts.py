@@ -1,15 +1,17 @@
 """The nouns of a suite: what its keys are, what they may be, and the plugin objects they stand for."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from bench import contracts, names
-from bench.contracts import Adapter, Attack, Certificate, Dataset, Detector, Frozen, Judging, Norm, Probe
+from bench.contracts import Adapter, Attack, Certificate, Dataset, Detector, Judging, Norm, Probe
+from bench.suite_board import LABEL
+from bench.suite_board import Leaderboard as Leaderboard
+from bench.suite_part import MAX_ENTRIES, Part
 
 SLUG = r"^[a-z0-9][a-z0-9_-]*$"
-LABEL = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 REGISTERED = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[1-9][0-9]*)?$"
 PATTERNS = {  # in words, for messages
     SLUG: "must be lower-case letters, digits, '-' and '_', and start with a letter or digit",
@@ -17,9 +19,6 @@ PATTERNS = {  # in words, for messages
     REGISTERED: "must be the name of a registered model, or NAME/VERSION such as 'resnet/3'",
 }
 RESERVED = ("clean", names.WORST)  # labels that the engine gives itself
-
-MAX_COLUMNS = 100
-MAX_ENTRIES = 1000  # in any list of a suite: bounds the time that checks take
 
 Slug = Annotated[str, Field(pattern=SLUG, max_length=64)]
 Label = Annotated[str, Field(pattern=LABEL, max_length=64)]
@@ -50,19 +49,15 @@ def default_label(plugin: str) -> str:
     return plugin.rpartition(".")[2]
 
 
-class Part(Frozen):
-    """A mapping in a suite. The texts under its fields are their help in editors."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-
 class ModelSpec(Part):
-    """A model: built by an adapter, or taken from MLflow's model registry."""
+    """A model: built by an adapter, trained by a recipe, or taken from MLflow's model registry."""
 
     name: Label
     """What the model is called on the leaderboard."""
     adapter: str | None = None
     """The adapter that builds it (`gauntlet list adapters`)."""
+    recipe: Arguments | None = None
+    """How it is made: `family`, the adapter of a model family, and beside it that adapter's arguments."""
     registered: Annotated[str, Field(pattern=REGISTERED)] | None = None
     """A model of the registry: NAME (the newest version) or NAME/VERSION (`gauntlet models list`)."""
     args: Arguments = Field(default_factory=dict)
@@ -72,18 +67,23 @@ class ModelSpec(Part):
 
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelSpec":
-        if (self.adapter is None) == (self.registered is None):
-            raise ValueError("a model has either `adapter:` (built here) or `registered:` (from the model registry)")
+        if sum(origin is not None for origin in (self.adapter, self.recipe, self.registered)) != 1:
+            raise ValueError(
+                "a model has one of `adapter:` (built here), `recipe:` (trained here) and `registered:` (from the "
+                "model registry)"
+            )
         return self
 
     @property
     def plugin(self) -> str:
         """Name of the adapter that builds it; `mlflow` for a registered model."""
-        return self.adapter or "mlflow"
+        return self.adapter or (str(self.recipe["family"]) if self.recipe else "mlflow")
 
     @property
     def arguments(self) -> dict[str, Any]:
         """What the adapter is built with."""
+        if self.recipe is not None:
+            return {name: value for name, value in self.recipe.items() if name != "family"}
         if self.registered is None:
             return self.args
         name, _, version = self.registered.partition("/")
@@ -267,17 +267,6 @@ class Resources(Part):
         return gpus
 
 
-class Leaderboard(Part):
-    """How the results are shown."""
-
-    columns: Annotated[tuple[str, ...], Field(max_length=MAX_COLUMNS)] = ()
-    """Metrics, in this order. Left out: the usual ones of the suite."""
-    rank_by: str | None = None
-    """The metric that orders the models. Left out: the clean accuracy."""
-    direction: Literal["descending", "ascending"] | None = None
-    """Left out: the best first, which is the largest accuracy or AUROC and the smallest cost."""
-
-
 class Suite(Part):
     """Everything that one submission runs: models × data sets × evaluations."""
 
@@ -299,10 +288,13 @@ class Suite(Part):
     """What a worker gets."""
     leaderboard: Leaderboard = Leaderboard()
     """How the results are shown."""
+    profiles: dict[Slug, Arguments] = Field(default_factory=dict)
+    """Other forms of this suite: by name, what `--profile NAME` changes, as `--set` would (`seed: 1`)."""
 
     def metric_names(self) -> list[str]:
         """The metrics that a complete run yields for every row. Raises PluginError for an unknown attack or probe."""
-        return self.evaluations.metric_names(any(model.baseline for model in self.models))
+        found = self.evaluations.metric_names(any(model.baseline for model in self.models))
+        return found + [score.metric for score in self.leaderboard.scores]
 
 
 KINDS: Mapping[str, type[Part]] = {  # by the key that names the plugin

@@ -28,6 +28,7 @@ from bench.worker import TrainTask
 from reports.book import loose_cards, write_book
 from reports.card import Card
 from reports.leaderboard import Facts, View, print_table, render
+from reports.published import compared
 
 SUITES = plugins.ROOT / "suites"
 RowFiles = dict[tuple[str, str], dict[str, Path | str]]
@@ -61,7 +62,7 @@ def prepare() -> None:
     plugins.load_built_in()
 
 
-def open_suite(path: Path, overrides: Sequence[str]) -> Opened:
+def open_suite(path: Path, overrides: Sequence[str], profile: str | None = None) -> Opened:
     """Read a suite. Raises SuiteError with everything that is wrong in it."""
     prepare()
     sources: list[plugins.Source] = []
@@ -72,7 +73,7 @@ def open_suite(path: Path, overrides: Sequence[str]) -> Opened:
             plugins.load_source(source)
             sources.append(source)
 
-    suite = load(path, overrides=overrides, roots=(data_root(),), load_plugins=load_plugins)
+    suite = load(path, profile=profile, overrides=overrides, roots=(data_root(),), load_plugins=load_plugins)
     return Opened(suite, path.read_text(), tuple(sources))
 
 
@@ -113,11 +114,13 @@ def view(run: Run, found: Analysis) -> View:
     return View(
         run.resolved.suite,
         run.submission,
-        wanted.columns,
+        wanted.shown,
         wanted.rank_by,
         wanted.direction,
         separations=found.separations,
         facts=facts,
+        published=wanted.published,
+        scores=wanted.scores,
     )
 
 
@@ -128,12 +131,14 @@ def write_reports(run: Run, found: Analysis, folder: Path) -> Path:
 
 def cards(run: Run, found: Analysis) -> list[Card]:
     """A card for each row."""
+    published = results.leaderboard(run).published
     return [
         Card(
             row,
             provenance.rerun(run, row.model, row.dataset),
             provenance.facts(run, row),
             found.curves[row.model, row.dataset],
+            compared(row, found.rows, published),
         )
         for row in found.rows
     ]
