@@ -24,6 +24,7 @@ from bench.contracts import (
     Detector,
     Figure,
     Gradients,
+    Keep,
     Knowledge,
     Norm,
     PairedProbe,
@@ -32,6 +33,7 @@ from bench.contracts import (
     certificates,
 )
 from bench.errors import PluginError
+from bench.examples import Keeper
 from bench.metering import Metered, Passes, Untouched, answers, predictions
 from bench.metrics.intervals import median
 from bench.names import COST_SUFFIX
@@ -69,10 +71,12 @@ def attacked(
     samples: Samples,
     indices: Indices,
     seed: int,
+    keep: Keep | None = None,
 ) -> pa.Table:
     """What an attack does to a block of samples.
 
-    epsilons: ascending, in input units. purpose: keeps this attack's random numbers apart from another's.
+    epsilons: ascending, in input units. purpose: keeps this attack's random numbers apart from another's. keep: how
+    what it crafts is kept in the records (bench.examples).
     """
     if attack.knowledge is Knowledge.WHITE_BOX and model.gradients is Gradients.NONE:
         raise PluginError(
@@ -89,6 +93,7 @@ def attacked(
     escaped = np.zeros(n, dtype=bool)
     asked = swift(model, x) if attack.swift else model
     passes = Passes.zero(n)
+    keeper = Keeper(x, model.bounds, keep)
 
     proved = _proofs(attack, epsilons, model, x, labels, np.flatnonzero(prediction == labels))
 
@@ -102,6 +107,7 @@ def attacked(
         escaped[rows] |= ~inside
         lost = inside & (found != labels[rows]) & (found != REFUSED)
         final[rows[lost]] = found[lost]
+        keeper.take(rows[lost], moved[torch.from_numpy(lost)])
         return lost, far
 
     if attack.minimal:
@@ -119,7 +125,7 @@ def attacked(
                 distance[rows[lost]] = far[lost]
                 broken[rows[lost], column:] = True
 
-    return samples_table(
+    table = samples_table(
         {
             "sample": indices,
             "label": labels,
@@ -135,6 +141,7 @@ def attacked(
             "proved": [None] * n if proved is None else list(proved),
         }
     )
+    return keeper.beside(table, model)
 
 
 def certified(

@@ -20,7 +20,7 @@ JOINT = ("joint_rms_calibration", "joint_soft_f1")  # of inliers and outliers to
 FITTED = ("precision", "recall", "f1", "flagged", "fit_seconds", "state_bytes")  # of detectors that fit
 
 SHARES = (  # in [0, 1], printed in percent
-    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "attack_success"),
+    *("clean_accuracy", "robust_accuracy", "robust_accuracy_8bit", "certified_accuracy", "attack_success"),
     *("coverage", "answered_accuracy"),
 )
 
@@ -48,6 +48,11 @@ def score(name: str) -> str:
 def robust_accuracy(norm: str, evaluation: str, epsilon: float) -> str:
     """`robust_accuracy/linf/pgd/0.1`"""
     return f"robust_accuracy/{norm}/{evaluation}/{epsilon:g}"
+
+
+def quantised(name: str) -> str:
+    """`robust_accuracy_8bit/linf/pgd/0.1`: where adversarial inputs are rounded to 8 bits once they are crafted."""
+    return name.replace("robust_accuracy", "robust_accuracy_8bit", 1)
 
 
 def worst_case(norm: str, epsilon: float) -> str:

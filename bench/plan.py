@@ -81,11 +81,13 @@ class EvaluationRef(PluginRef):
     processes: int = 1  # fresh ones, each of which measures it once
     hardware: str | None = None  # digest of the hardware that a timing is valid for
     outliers: DatasetRef | None = None
+    keep: str | None = None  # how an attack keeps what it crafts
 
     @property
     def identity(self) -> Any:
         outliers = self.outliers.identity if self.outliers else None
-        return [self.kind, *super().identity, self.norm, self.epsilons, self.hardware, outliers]
+        kept = [self.keep] if self.keep else []
+        return [self.kind, *super().identity, self.norm, self.epsilons, self.hardware, outliers, *kept]
 
 
 class Fit(Frozen):

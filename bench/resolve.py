@@ -161,7 +161,7 @@ class Resolver:
             found.append(
                 EvaluationRef(
                     kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons, knowledge=attack.knowledge,
-                    minimal=attack.minimal, **_described(spec.name, attack),
+                    minimal=attack.minimal, keep=spec.keep, **_described(spec.name, attack),
                 )
             )  # fmt: skip
         for detection in asked.detectors:

@@ -58,3 +58,10 @@ class Frozen(BaseModel):
     """A value: cannot be changed, refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Keep(StrEnum):
+    """How adversarial examples are kept."""
+
+    EXACT = "exact"
+    EIGHT_BIT = "8bit"

@@ -158,7 +158,16 @@ def usual_columns(rows: Iterable[Row]) -> tuple[str, ...]:
 
 def explains(name: str) -> bool:
     """Whether a figure explains another one rather than compares models."""
-    left_out = {"attack_success", "forwards", "backwards", "overhead", "detector_passes", "layer", *names.FITTED}
+    left_out = {
+        "attack_success",
+        "robust_accuracy_8bit",
+        "forwards",
+        "backwards",
+        "overhead",
+        "detector_passes",
+        "layer",
+        *names.FITTED,
+    }
     return name.partition("/")[0] in left_out | {*names.DETECTION, *names.JOINT, *names.CONFIDENCE} - {"auroc"}
 
 
