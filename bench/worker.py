@@ -6,8 +6,8 @@ No Ray here: the same class runs in a test, in an actor, or in a process of its 
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from bench import contracts, measure, plugins
 from bench.contracts import Classifier, Detector, Keep, PairedProbe, Report, Samples
 from bench.data import subset
 from bench.errors import DataError, GauntletError, PluginError
+from bench.gpu import exact_arithmetic
 from bench.memory import loading
 from bench.plan import CellPlan, DatasetRef, EvaluationRef, ModelRef, Task
 from bench.records import Kind, Reason, encode
@@ -35,6 +36,7 @@ class Measured:
 
     data: bytes
     seconds: float = 0.0
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)  # of a training, by name: a point an epoch
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,25 @@ class FitTask:
         return self.model.weights
 
 
+class _Noting(Report):
+    """Passes everything on, and notes the figures."""
+
+    def __init__(self, inner: Report) -> None:
+        self._inner = inner
+        self.curves: dict[str, list[float]] = {}
+
+    def step(self, done: int, total: int, **figures: float) -> None:
+        for name, value in figures.items():
+            self.curves.setdefault(name, []).append(float(value))
+        self._inner.step(done, total, **figures)
+
+    def saved(self) -> bytes | None:
+        return self._inner.saved()
+
+    def save(self, state: bytes) -> None:
+        self._inner.save(state)
+
+
 class CannotLoad(PluginError):
     """A model cannot be built on this worker."""
 
@@ -100,9 +121,7 @@ class Worker:
         plugins.load_built_in()
         for source in self.sources:
             plugins.load_source(source)
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.benchmark = False
+        exact_arithmetic()
 
     def run(self, task: Task) -> Outcome:
         """Never raises what a plugin raised: a failure is an answer."""
@@ -112,6 +131,7 @@ class Worker:
     def train(self, task: TrainTask, report: Report) -> Outcome:
         """Train a model's weights."""
         torch.set_num_threads(task.threads)
+        noted = _Noting(report)
 
         def make() -> bytes:
             training = contracts.adapters.build(task.plugin, task.args).training()
@@ -120,9 +140,10 @@ class Worker:
             choice = training.data
             samples = contracts.datasets.build(choice.dataset, {"split": choice.split, **choice.args}).load()
             parent = None if task.parent is None else self._bytes(task.parent)
-            return training.train(samples, parent, task.seed, report)
+            return training.train(samples, parent, task.seed, noted)
 
-        return self._guarded(make, None)
+        outcome = self._guarded(make, None)
+        return replace(outcome, curves=noted.curves) if isinstance(outcome, Measured) else outcome
 
     def fit(self, task: FitTask) -> Outcome:
         """Fit a detector; the state is the outcome's data."""
