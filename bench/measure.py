@@ -25,6 +25,7 @@ from bench.contracts import (
     Figure,
     Gradients,
     Judging,
+    Keep,
     Knowledge,
     Norm,
     PairedProbe,
@@ -33,6 +34,7 @@ from bench.contracts import (
     certificates,
 )
 from bench.errors import PluginError
+from bench.examples import Keeper
 from bench.gradient_checks import examine
 from bench.metering import Metered, Passes, Untouched, judged, predictions
 from bench.metrics.intervals import median
@@ -95,11 +97,13 @@ def attacked(
     indices: Indices,
     seed: int,
     judging: Judging = ONCE,
+    keep: Keep | None = None,
 ) -> pa.Table:
     """What an attack does to a block of samples.
 
     epsilons: ascending, in input units. purpose: keeps this attack's random numbers apart from another's. judging: how
-    the untouched and the adversarial inputs of a stochastic model are judged.
+    the untouched and the adversarial inputs of a stochastic model are judged. keep: how what it crafts is kept in the
+    records (bench.examples).
     """
     if attack.knowledge is Knowledge.WHITE_BOX and model.gradients is Gradients.NONE:
         raise PluginError(
@@ -117,6 +121,7 @@ def attacked(
     escaped = np.zeros(n, dtype=bool)
     asked = swift(model, x) if attack.swift else model
     passes = Passes.zero(n)
+    keeper = Keeper(x, model.bounds, keep)
 
     blind = model.stochastic and attack.knowledge is Knowledge.WHITE_BOX and not attack.averages
     proved = _proofs(attack, epsilons, model, x, labels, np.flatnonzero(prediction == labels))
@@ -136,6 +141,7 @@ def attacked(
         kept[rows] = np.where(reached, np.minimum(kept[rows], share[:, None]), kept[rows])
         lost = inside & (found != labels[rows]) & (found != REFUSED)
         final[rows[lost]] = found[lost]
+        keeper.take(rows[lost], moved[torch.from_numpy(lost)])
         return lost, far
 
     if attack.minimal:
@@ -153,7 +159,7 @@ def attacked(
                 distance[rows[lost]] = far[lost]
                 broken[rows[lost], column:] = True
 
-    return samples_table(
+    table = samples_table(
         {
             "sample": indices,
             "label": labels,
@@ -173,6 +179,7 @@ def attacked(
             **_groups(samples, indices),
         }
     )
+    return keeper.beside(table, model)
 
 
 def certified(

@@ -3,6 +3,7 @@
 Works on the data as they were read, so that one mistake hides no other.
 """
 
+import fnmatch
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -356,6 +357,10 @@ class Checks:
         models = [str(entry.get("name")) for _, entry in self.entries("models")]
         datasets = [str(_label(entry, "dataset")) for _, entry in self.entries("datasets")]
         self.board("published", published_twice(published, models, datasets))
+        curves = board.get("curves")
+        for name, pattern in curves.items() if isinstance(curves, dict) else ():
+            if isinstance(pattern, str) and len(fnmatch.filter(models, pattern)) < 2:
+                self.find(("leaderboard", "curves", name), f"'{pattern}' matches fewer than two models of this suite")
         return self.findings
 
     def metric(self, keys: Keys, metric: str, known: Sequence[str]) -> None:
