@@ -38,6 +38,7 @@ from bench.names import COST_SUFFIX
 from bench.randomness import SampleRandom, seed_of
 from bench.records import REFUSED, figures_table, samples_table
 from bench.swift import swift
+from bench.token_ids import check_attack, check_vocabulary, gain
 
 TOLERANCE = 1e-6  # by which a verified input may leave the ball or the bounds: rounding of float32
 
@@ -79,6 +80,7 @@ def attacked(
             f"attack '{attack.name}' needs gradients, and this model has none",
             "take an attack that sees only scores or decisions (`gauntlet list attacks` says which)",
         )
+    check_attack(attack, model)
     labels, x, scores = _untouched(model, samples, indices)
     prediction = answers(model, x, scores)
     n = len(indices)
@@ -89,6 +91,7 @@ def attacked(
     escaped = np.zeros(n, dtype=bool)
     asked = swift(model, x) if attack.swift else model
     passes = Passes.zero(n)
+    gains = np.full(n, np.nan)  # of texts
 
     proved = _proofs(attack, epsilons, model, x, labels, np.flatnonzero(prediction == labels))
 
@@ -100,6 +103,8 @@ def attacked(
             moved = attack.run(Metered(asked, passes, rows), x[rows], target, epsilon, random).detach()
         inside, far, found = _verify(model, attack.norm, x[rows], moved, epsilon)
         escaped[rows] |= ~inside
+        if attack.tokens:
+            gains[rows] = np.where(inside, gain(model, x[rows], moved), gains[rows])
         lost = inside & (found != labels[rows]) & (found != REFUSED)
         final[rows[lost]] = found[lost]
         return lost, far
@@ -129,6 +134,7 @@ def attacked(
             "distance": pa.array(distance, mask=~np.isfinite(distance)),
             "adversarial_prediction": final,
             "escaped": escaped,
+            "gain": pa.array(gains, mask=np.isnan(gains)),
             "forwards": passes.forwards,
             "backwards": passes.backwards,
             "gradients": [str(model.gradients)] * n,
@@ -293,6 +299,7 @@ def distances(norm: Norm, difference: Tensor) -> NDArray[np.float64]:
 
 
 def _untouched(model: Classifier, samples: Samples, indices: Indices) -> tuple[NDArray[np.int32], Tensor, Tensor]:
+    check_vocabulary(model, samples)
     x = samples.fetch(indices).to(model.device)
     torch.manual_seed(
         seed_of("untouched", *map(int, indices[:1]))
