@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from adapters.recipe import Recipe, train
 from adapters.reference_training import own_random_numbers
-from adapters.texts import TOKEN, encode
+from adapters.texts import WORD, encode
 from adapters.torch_classifier import TorchClassifier, load_state, state_from_bytes, state_to_bytes
 from bench.contracts import (
     Adapter,
@@ -128,7 +128,7 @@ class _Training(Training):
             net = TextNet(len(samples.vocabulary), classes, model.embedding, model.hidden, model.dropout)
             train(net, x, y, model.train, seed=seed, report=report)
         words = {
-            "tokenizer": TOKEN,
+            "tokenizer": WORD,
             "vocabulary": samples.vocabulary,
             "length": samples.input_shape[0],
             "classes": classes,

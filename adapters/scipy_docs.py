@@ -26,7 +26,7 @@ class ScipyDocs(Dataset):
     About 4,000 English paragraphs of 30 to 300 characters that end in a full stop, without code, no two of them equal;
     four classes: optimize, signal, sparse, stats. Read from the source files of the SciPy that is installed, so another
     version of SciPy is another data set, with another digest. Docstrings are dealt out by a hash of their text, a
-    quarter of them to test; the paragraphs of one stay together. Inputs (length,) int64; the vocabulary is made of train.
+    quarter of them to test; the paragraphs of one stay together. The vocabulary is that of train. Inputs (length,) int64.
     """
 
     requires: ClassVar[tuple[str, ...]] = ("torch", "scipy")

@@ -13,11 +13,11 @@ from adapters.arrays import check_indices, check_labels, digest
 from bench.contracts import Bounds, Samples
 from bench.errors import DataError
 
-TOKEN = r"[^\W_]+|[^\w\s]"  # a run of letters and digits, or one other sign; text is put into lower case first
+WORD = r"[^\W_]+|[^\w\s]"  # letters and digits, or one other sign; text is put into lower case first
 FILLING, UNKNOWN = "", "<unknown>"  # ids 0 and 1: what fills up a shorter text, and a word outside the vocabulary
 
 
-def tokenize(text: str, pattern: str = TOKEN) -> list[str]:
+def tokenize(text: str, pattern: str = WORD) -> list[str]:
     """The words and signs of a text, in lower case, in order."""
     return re.findall(pattern, text.lower())
 
@@ -32,7 +32,7 @@ def vocabulary_of(texts: Iterable[str], size: int) -> tuple[str, ...]:
     return (FILLING, UNKNOWN, *ranked[: size - 2])
 
 
-def encode(texts: Sequence[str], vocabulary: Sequence[str], length: int, pattern: str = TOKEN) -> NDArray[np.int64]:
+def encode(texts: Sequence[str], vocabulary: Sequence[str], length: int, pattern: str = WORD) -> NDArray[np.int64]:
     """(n, length) token ids; what is longer is cut off, what is shorter is filled up with 0."""
     ids = {token: number for number, token in enumerate(vocabulary)}
     out = np.zeros((len(texts), length), dtype=np.int64)

@@ -9,6 +9,10 @@ TIMES = ("latency", "throughput", "cold_start", "overhead", "fit_seconds", "cpu_
 WORST = "worst"  # in the place of an attack: the samples that survive every attack of that norm
 
 REFUSAL = ("coverage", "answered_accuracy")  # of models that refuse some inputs
+OF_PASSES = (
+    "mean_accuracy",
+    "unanimous_accuracy",
+)  # attacked stochastic models: over all passes of an input
 SELECTIVE = ("aurc", "e_aurc", "coverage_at_risk_0.01", "coverage_at_risk_0.05")
 CONFIDENCE = (  # of the untouched inputs; `_scaled`: after temperature scaling fitted apart
     *("ece", "rms_calibration", "mad_calibration", "soft_f1", "brier", "nll"),
@@ -18,6 +22,31 @@ CONFIDENCE = (  # of the untouched inputs; `_scaled`: after temperature scaling 
 DETECTION = ("auroc", "detection_error", "ap_out", "ap_in", "fpr95", "fpr95_id_positive", *SELECTIVE)
 JOINT = ("joint_rms_calibration", "joint_soft_f1")  # of inliers and outliers together, which no answer is right for
 FITTED = ("precision", "recall", "f1", "flagged", "fit_seconds", "state_bytes")  # of detectors that fit
+
+SHARES = (  # in [0, 1], printed in percent
+    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "attack_success", *OF_PASSES),
+    *("coverage", "answered_accuracy"),
+)
+
+
+def _head(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def is_bounded(name: str) -> bool:
+    """Whether the metric lies in [0, 1]."""
+    return _head(name) in (*SHARES, *DETECTION, "precision", "recall", "f1", "flagged", "score")
+
+
+def is_good_share(name: str) -> bool:
+    """Whether it lies in [0, 1] and 1 is best."""
+    good = ("auroc", "ap_out", "ap_in", "precision", "recall", "f1")
+    return _head(name) in {*SHARES, *good} - {"attack_success"}
+
+
+def score(name: str) -> str:
+    """`score/overall`: a combination that the suite defines."""
+    return f"score/{name}"
 
 
 def robust_accuracy(norm: str, evaluation: str, epsilon: float) -> str:

@@ -19,8 +19,9 @@ from bench import contracts, measure, plugins
 from bench.contracts import Classifier, Detector, PairedProbe, Report, Samples
 from bench.data import subset
 from bench.errors import DataError, GauntletError, PluginError
+from bench.gpu import exact_arithmetic
 from bench.memory import loading
-from bench.plan import CellPlan, DatasetRef, EvaluationRef, ModelRef, Task
+from bench.plan import EXAMINED, CellPlan, DatasetRef, EvaluationRef, ModelRef, Task
 from bench.records import Kind, Reason, encode
 from bench.store import digest
 
@@ -120,9 +121,7 @@ class Worker:
         plugins.load_built_in()
         for source in self.sources:
             plugins.load_source(source)
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.benchmark = False
+        exact_arithmetic()
 
     def run(self, task: Task) -> Outcome:
         """Never raises what a plugin raised: a failure is an answer."""
@@ -181,11 +180,13 @@ class Worker:
         samples, chosen = self._dataset(cell.dataset)
         indices = chosen[task.start : task.stop]
         if ref.kind is Kind.CLEAN:
-            return measure.clean(model, samples, indices)
+            examined = int(ref.args.get(EXAMINED, 0)) - task.start
+            return measure.clean(model, samples, indices, max(0, examined), ref.judging or measure.ONCE)
         if ref.kind is Kind.ATTACK:
             attack = contracts.attacks.build(ref.plugin, {**ref.args, "norm": ref.norm})
             purpose = repr(ref.identity[:3])
-            return measure.attacked(attack, ref.epsilons, purpose, model, samples, indices, cell.seed)
+            judging = ref.judging or measure.ONCE
+            return measure.attacked(attack, ref.epsilons, purpose, model, samples, indices, cell.seed, judging)
         if ref.kind is Kind.CERTIFICATE:
             certificate = contracts.certificates.build(ref.plugin, {**ref.args, "norm": ref.norm})
             return measure.certified(certificate, ref.epsilons, model, samples, indices)

@@ -33,7 +33,8 @@ KINDS: Mapping[str, str] = {
     "nan": "The model's scores were NaN for some samples. They count as wrong.",
     "contended": "The machine was busy with something else during the timing: the figure is not ranked.",
     "simulated": "The speed is not real: the model's arithmetic is imitated by slower or faster one. It is not ranked.",
-    "mixed": "The two models of a ratio run on different runtimes: the ratio is not ranked.",
+    "mixed": "What the figure is made of was measured under different conditions (two runtimes, two machines). It is "
+    "not ranked.",
     "invalid": "MLPerf's LoadGen calls the run invalid: the figure is not ranked.",
     "uncertified": "The run was shorter than the MLPerf rules ask.",
     "source": "Which counter of the machine the figure was read from.",
@@ -110,7 +111,11 @@ class _Line:
         self.check_complete(name, cell)
         for refusal, metric in robustness.refusals(cell.table).items():
             self.add(refusal, metric, cell)
-        for told in (indicators.probabilities(cell.table), indicators.saturated(cell.table)):
+        for told in (
+            indicators.probabilities(cell.table),
+            indicators.saturated(cell.table),
+            *indicators.signs(cell.table),
+        ):
             if told:
                 self.flag(name, "suspect", told)
         unclear = int((cell.table["prediction"].to_numpy() == -1).sum())
@@ -130,6 +135,12 @@ class _Line:
             self.add(name, robustness.robust_accuracy(attacked, epsilon), cell)
             rate = name.replace("robust_accuracy", "attack_success", 1)
             self.add(rate, robustness.success_rate(attacked, epsilon), cell)
+        for name, metric in robustness.of_passes(cell).items():
+            self.add(name, metric, cell)
+        if any(signs for signs in cell.table["signs"].to_pylist()):
+            self.flag(
+                subject, "suspect", "the model is random, the attack followed single passes: let it average (eot)"
+            )
         if cell.minimal or not cell.epsilons:
             subject = self.distance(cell.norm, attacked, cell)
         if (moved := robustness.adversarial_gain(cell.table)) is not None:
