@@ -79,6 +79,11 @@ def median_distance(norm: str, evaluation: str) -> str:
     return f"median_distance/{norm}/{evaluation}"
 
 
+def adversarial_gain(norm: str, evaluation: str) -> str:
+    """`adversarial_gain/l0/word_substitution`"""
+    return f"adversarial_gain/{norm}/{evaluation}"
+
+
 def auroc(evaluation: str) -> str:
     """`auroc/max_softmax`"""
     return f"auroc/{evaluation}"

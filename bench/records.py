@@ -37,6 +37,7 @@ SAMPLES = pa.schema(
             {"doc": "class of the verified adversarial input; -1, -2 as above"},
         ),
         pa.field("escaped", pa.bool_(), True, {"doc": "the attack left bounds or ball, and did not count"}),
+        pa.field("gain", pa.float64(), True, {"doc": "adversarial gain: change of the answer per share of words"}),
         pa.field("forwards", pa.float64(), True, {"doc": "forward passes the attack spent on this sample"}),
         pa.field("backwards", pa.float64(), True, {"doc": "backward passes the attack spent on this sample"}),
         pa.field("gradients", pa.string(), True, {"doc": "of the model, as the attack saw them: exact, surrogate"}),

@@ -36,6 +36,7 @@ from bench.suite_parts import (
 )
 from bench.suite_words import leaves, model_in, troubles
 from bench.suite_yaml import Document, Finding, Keys, describe
+from bench.token_ids import refusal
 
 Kind = TypeVar("Kind", bound=BaseModel)
 LoadPlugins = Callable[[Sequence[str], Path], None]
@@ -77,6 +78,7 @@ class Checks:
                     self.plugin((*keys, "outliers"), entry.get("outliers"), "dataset")
                     self.detector(keys, entry)
         self.unique("evaluations", labels)
+        self.texts()
         self.baselines()
         self.unique("models", [(keys, entry.get("name")) for keys, entry in self.entries("models")])
         self.unique("data sets", [(keys, _label(entry, "dataset")) for keys, entry in self.entries("datasets")])
@@ -206,6 +208,23 @@ class Checks:
                 continue
             if issubclass(REGISTRIES["probes"].get(name), PairedProbe):
                 self.find(keys, f"'{name}' compares a model with its baseline: add `baseline: NAME` to a model")
+
+    def texts(self) -> None:
+        """Attacks on words for data sets of token ids, and no others; known before anything is loaded."""
+        for _, data in self.entries("datasets"):
+            name, args = data.get("dataset"), data.get("args") or {}
+            if not isinstance(name, str) or name not in REGISTRIES["datasets"]:
+                continue
+            try:
+                tokens = REGISTRIES["datasets"].build(name, args).tokens
+            except (ValueError, TypeError, GauntletError):
+                continue  # its arguments are wrong, which is told at them
+            for keys, entry in self.entries("evaluations", "attacks"):
+                attack = entry.get("attack")
+                if isinstance(attack, str) and attack in REGISTRIES["attacks"]:
+                    cls = REGISTRIES["attacks"].get(attack)
+                    if message := refusal(attack, cls.tokens, tokens=tokens):
+                        self.find((*keys, "attack"), message)
 
     def radii(self, name: str, entry: dict[str, Any], keys: Keys) -> None:
         if not any(did_you_mean(key, ["epsilons"]) for key in entry if key != "epsilons"):  # told at that key
