@@ -8,6 +8,7 @@ import torch
 
 import bench.detectors.odin_pca  # noqa: F401 - registers the detector
 from adapters.binarised import Binarised
+from adapters.certified import Certified
 from adapters.deployed import pack as pack_deployed
 from adapters.family import Family
 from adapters.odin_cnn import OdinCnn
@@ -83,16 +84,24 @@ def _family(adapter: Family) -> tuple[Adapter, bytes]:
     return adapter, training.train(data, None, 0, _Silent())
 
 
+def _packed() -> tuple[Adapter, bytes]:
+    _, weights = _family(Binarised(variant="C", width=8, **DIGITS))
+    model = {"adapter": "binarised", "args": {"variant": "C", "width": 8, **DIGITS}}
+    return adapters.build("packed", {"model": model}), weights
+
+
 DIGITS = {"data": {"dataset": "digits"}, "train": {"epochs": 30, "batch_size": 20}}
 
 
 EXAMPLES: dict[str, Callable[[], tuple[Adapter, bytes | None]]] = {
     "binarised": lambda: _family(Binarised(variant="C", width=8, **DIGITS)),
+    "certified": lambda: _family(Certified(**DIGITS)),
     "deployed": _deployed,
     "mlflow": _mlflow,
     "odin_cnn": _odin_cnn,
     "onnx": lambda: _built("onnx", {"feature_layers": ["activated"]}, models.onnx_of(models.small_net())),
     "sklearn": lambda: _built("sklearn", {}, models.skops_bytes(models.sklearn_estimator())),
+    "packed": _packed,
     "refusing": _refusing,
     "small_cnn": lambda: _reference(SmallCnn),
     "small_cnn_binarised": lambda: _reference(SmallCnnBinarised),
