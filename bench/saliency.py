@@ -220,7 +220,7 @@ def _over_gates(
     """Mean over samples of what `of` makes of (logits, a gate per sample and channel, labels, pixels of a map)."""
     pixels = [int(out.shape[2:].numel()) for out in _outputs(net, maps, x[:1])]
     sums = [torch.zeros(_width(net, each), dtype=torch.float64) for each in maps]
-    for inputs, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
+    for inputs, labels in zip(torch.split(x, BATCH), torch.split(y, BATCH), strict=True):
         shape = [(len(inputs), _width(net, each), 1, 1) for each in maps]
         gates = [torch.ones(each, device=x.device, requires_grad=True) for each in shape]
         with torch.enable_grad(), _gated(net, {each.output: gate for each, gate in zip(maps, gates, strict=True)}):
@@ -232,7 +232,7 @@ def _over_gates(
 
 def _statistics(net: nn.Module, maps: Sequence[Maps], x: Tensor, of: Callable[[Tensor], Tensor]) -> list[Tensor]:
     """(n, channels) float64 on the CPU per layer: `of` the maps (n, channels, height, width) as float64."""
-    parts = [[of(out.double()).cpu() for out in _outputs(net, maps, inputs)] for inputs in x.split(BATCH)]
+    parts = [[of(out.double()).cpu() for out in _outputs(net, maps, inputs)] for inputs in torch.split(x, BATCH)]
     return [torch.cat(part) for part in zip(*parts, strict=True)]
 
 
@@ -264,7 +264,7 @@ def _information(a: Tensor, b: Tensor) -> Tensor:
 def _loss(net: nn.Module, x: Tensor, y: Tensor) -> float:
     """Mean cross-entropy."""
     with torch.no_grad():
-        parts = zip(x.split(BATCH), y.split(BATCH), strict=True)
+        parts = zip(torch.split(x, BATCH), torch.split(y, BATCH), strict=True)
         return sum(F.cross_entropy(net(a).double(), b, reduction="sum").item() for a, b in parts) / len(x)
 
 
