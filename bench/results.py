@@ -122,7 +122,10 @@ def publication(
         "manifest.json": run.read("manifest.json"),
         **reports,
     }
-    models = {ref.label: ModelFact(ref.plugin, ref.weights, ref.args) for ref in resolved.models}
+    models = {
+        ref.label: ModelFact(ref.plugin, ref.weights, ref.args, run.store.curves(ref.training) if ref.training else {})
+        for ref in resolved.models
+    }
     facts = {ref.label: DatasetFact(ref.plugin, ref.digest, ref.size, ref.classes) for ref in resolved.datasets}
     hardware = manifest["hardware"]
     columns = leaderboard(run).columns

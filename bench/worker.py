@@ -6,8 +6,8 @@ No Ray here: the same class runs in a test, in an actor, or in a process of its 
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class Measured:
 
     data: bytes
     seconds: float = 0.0
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)  # of a training, by name: a point an epoch
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,25 @@ class FitTask:
         return self.model.weights
 
 
+class _Noting(Report):
+    """Passes everything on, and notes the figures."""
+
+    def __init__(self, inner: Report) -> None:
+        self._inner = inner
+        self.curves: dict[str, list[float]] = {}
+
+    def step(self, done: int, total: int, **figures: float) -> None:
+        for name, value in figures.items():
+            self.curves.setdefault(name, []).append(float(value))
+        self._inner.step(done, total, **figures)
+
+    def saved(self) -> bytes | None:
+        return self._inner.saved()
+
+    def save(self, state: bytes) -> None:
+        self._inner.save(state)
+
+
 class CannotLoad(PluginError):
     """A model cannot be built on this worker."""
 
@@ -112,6 +132,7 @@ class Worker:
     def train(self, task: TrainTask, report: Report) -> Outcome:
         """Train a model's weights."""
         torch.set_num_threads(task.threads)
+        noted = _Noting(report)
 
         def make() -> bytes:
             training = contracts.adapters.build(task.plugin, task.args).training()
@@ -120,9 +141,10 @@ class Worker:
             choice = training.data
             samples = contracts.datasets.build(choice.dataset, {"split": choice.split, **choice.args}).load()
             parent = None if task.parent is None else self._bytes(task.parent)
-            return training.train(samples, parent, task.seed, report)
+            return training.train(samples, parent, task.seed, noted)
 
-        return self._guarded(make, None)
+        outcome = self._guarded(make, None)
+        return replace(outcome, curves=noted.curves) if isinstance(outcome, Measured) else outcome
 
     def fit(self, task: FitTask) -> Outcome:
         """Fit a detector; the state is the outcome's data."""
