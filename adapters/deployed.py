@@ -2,14 +2,24 @@
 
 import io
 import json
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from adapters.deployed_export import CALIBRATED, Target, check_agreement, compiled, export, quantise, session
+from adapters.deployed_export import (
+    CALIBRATED,
+    Run,
+    Target,
+    check_agreement,
+    compiled,
+    export,
+    openvino_session,
+    quantise,
+    session,
+)
 from adapters.torch_classifier import check_output, no_rows
 from bench.contracts import (
     Adapter,
@@ -28,17 +38,21 @@ from bench.contracts import (
 )
 from bench.errors import PluginError
 
-RUNTIMES: Mapping[str, str] = {"eager": "torch", "compile": "torch.compile", "onnx": "onnxruntime"}
+RUNTIMES: Mapping[str, str] = {
+    "eager": "torch", "compile": "torch.compile", "onnx": "onnxruntime", "openvino": "openvino",
+}  # fmt: skip
+SESSIONS: Mapping[str, Callable[[bytes], Run]] = {"onnxruntime": session, "openvino": openvino_session}  # of ONNX files
 
 
 @adapter("deployed")
 class Deployed(Adapter):
-    """Another model of any torch adapter, converted to a target: torch, torch.compile, or ONNX Runtime fp32 or int8.
+    """Another model of any torch adapter, converted to torch.compile, or to ONNX Runtime or OpenVINO, fp32 or int8.
 
     model: the adapter that builds the float model, with its arguments. target: `eager` (torch as it is), `compile`
     (torch.compile with inductor), `onnx` (ONNX Runtime, float32), `onnx_int8` (ONNX Runtime, statically quantised:
-    8-bit weights per channel and 8-bit activations, MinMax ranges over `calibration_samples` of `calibration`). The
-    conversion is made once, as a task, and kept: accuracy, robustness and time are all those of that one artefact.
+    8-bit weights per channel and 8-bit activations, MinMax ranges over `calibration_samples` of `calibration`),
+    `openvino` and `openvino_int8` (the same two files, run by OpenVINO, an extra). The conversion is made once, as a
+    task, and kept: accuracy, robustness and time are all those of that one artefact.
     """
 
     requires: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxruntime", "onnxscript")
@@ -46,16 +60,16 @@ class Deployed(Adapter):
     where: ClassVar[frozenset[str]] = frozenset({"weights", "model"})  # what the model is stands in the artefact
 
     model: AdapterChoice = Field(description="the float model, as `{adapter: NAME, args: {...}}`")
-    target: Literal["eager", "compile", "onnx", "onnx_int8"] = Field(description="what it is converted to")
-    calibration: DatasetChoice | None = Field(default=None, description="data for the ranges of `onnx_int8`")
+    target: Target = Field(description="what it is converted to")
+    calibration: DatasetChoice | None = Field(default=None, description="data for the ranges of int8")
     calibration_samples: int = Field(default=256, ge=1, description="evenly spread over those data")
 
     @model_validator(mode="after")
     def _complete(self) -> "Deployed":
         if self.weights is not None:
             raise ValueError("`weights` belongs to the float model: put it under `model.args`")
-        if self.target == CALIBRATED and self.calibration is None:
-            raise ValueError("target 'onnx_int8' needs `calibration: {dataset: NAME, split: train}`")
+        if self.target in CALIBRATED and self.calibration is None:
+            raise ValueError(f"target '{self.target}' needs `calibration: {{dataset: NAME, split: train}}`")
         if self.model.adapter == self.name:
             raise ValueError("a deployed model cannot be deployed again: name the adapter of the float model")
         self.original()  # a wrong name or argument is told here
@@ -64,6 +78,9 @@ class Deployed(Adapter):
     def original(self) -> Adapter:
         """The adapter of the float model."""
         return adapters.build(self.model.adapter, self.model.args)
+
+    def distributions(self) -> tuple[str, ...]:
+        return (*self.requires, "openvino") if self.target.startswith("openvino") else self.requires
 
     def inner_plugins(self) -> tuple[Plugin, ...]:
         return (self.original(),)
@@ -95,12 +112,12 @@ class DeployedClassifier(Classifier):
         self.bounds = Bounds(*facts["bounds"])
         self.classes = facts["classes"]
         self.stochastic = facts["stochastic"]
-        int8 = fields.target == CALIBRATED
+        int8 = fields.target in CALIBRATED
         self.gradients = _gradients(Gradients(facts["gradients"]), int8)
         self.realisation = Realisation.INT8_RUNTIME if int8 else Realisation(facts["realisation"])
         self.runtime = RUNTIMES[fields.target.partition("_")[0]]
         self._target: Target = fields.target
-        self._run = session(artefact) if fields.target.startswith("onnx") else self._in_torch()
+        self._run = SESSIONS[self.runtime](artefact) if self.runtime in SESSIONS else self._in_torch()
 
     @property
     def source(self) -> Classifier:
@@ -110,8 +127,8 @@ class DeployedClassifier(Classifier):
 
     @property
     def module(self) -> nn.Module | None:
-        """The torch module, where torch runs it; None for ONNX Runtime."""
-        return self.source.module if self.runtime != "onnxruntime" else None
+        """The torch module, where torch runs it; None for another runtime."""
+        return None if self.runtime in SESSIONS else self.source.module
 
     def size_bytes(self) -> int:
         """Of the artefact alone; the float model that gives gradients is no part of it."""
@@ -123,7 +140,7 @@ class DeployedClassifier(Classifier):
         if not (x.requires_grad and torch.is_grad_enabled()):
             return check_output(self._run(x), len(x), self.classes)
         smooth = self.source.logits(x)
-        if self._target != CALIBRATED:
+        if self._target not in CALIBRATED:
             return smooth
         return smooth + (check_output(self._run(x.detach()), len(x), self.classes) - smooth).detach()
 
@@ -159,10 +176,10 @@ class _Conversion(Training):
         adapter_ = self.model.original()
         source = adapter_.build(parent)
         artefact = parent or b""
-        if self.model.target.startswith("onnx"):
+        if run := SESSIONS.get(RUNTIMES[self.model.target.partition("_")[0]]):
             artefact = export(source)
-            check_agreement(source, session(artefact))
-        if self.model.target == CALIBRATED:
+            check_agreement(source, run(artefact))
+        if self.model.target in CALIBRATED:
             artefact = quantise(artefact, samples, self.model.calibration_samples)
         facts = {
             "recipe": self.recipe(),

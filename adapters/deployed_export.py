@@ -1,4 +1,4 @@
-"""From a torch classifier to an ONNX file, float or int8, and what runs it."""
+"""From a torch classifier to an ONNX file, float or int8, and what runs it: ONNX Runtime, or OpenVINO."""
 
 import logging
 import tempfile
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from bench.contracts import Classifier, Samples
 from bench.errors import PluginError
 
-Target = Literal["eager", "compile", "onnx", "onnx_int8"]
+Target = Literal["eager", "compile", "onnx", "onnx_int8", "openvino", "openvino_int8"]
 Run = Callable[[Tensor], Tensor]
-CALIBRATED = "onnx_int8"
+CALIBRATED = frozenset({"onnx_int8", "openvino_int8"})
 TOLERANCE = 1e-4  # largest difference of a logit, relative to the largest logit
 INPUT, OUTPUT = "x", "logits"
 
@@ -116,6 +116,32 @@ def session(model: bytes) -> Run:
         return torch.from_numpy(made.run([OUTPUT], {INPUT: values})[0])
 
     return run
+
+
+def openvino_session(model: bytes) -> Run:
+    """As `session`, by OpenVINO on the CPU, in float32 where the file says so. Raises PluginError where it is missing.
+
+    Its converter, which reports to its vendor, is not used: OpenVINO reads ONNX itself.
+    """
+    try:
+        import openvino as ov
+    except ModuleNotFoundError:
+        raise PluginError(
+            "target 'openvino' needs the package openvino, which is not installed",
+            "`pip install gauntlet-bench[openvino]`, or use target 'onnx'",
+        ) from None
+    settings = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",  # else it computes in bfloat16 wherever the processor can
+    }
+    try:
+        core = ov.Core()
+        made = core.compile_model(core.read_model(model), "CPU", settings)
+    except RuntimeError as problem:
+        raise PluginError(f"openvino {ov.__version__} cannot load the converted model: {problem}") from problem
+    return lambda x: torch.from_numpy(made({INPUT: x.detach().to(torch.float32).contiguous().numpy()})[0].copy())
 
 
 def compiled(source: Classifier) -> Run:

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import torch
 
-LIBRARIES = ("torch", "numpy", "onnxruntime")
+from bench.errors import PluginError
+from bench.gpu import ARITHMETIC, gpu
+
+LIBRARIES = ("torch", "numpy", "onnxruntime", "openvino")
 UNKNOWN = "unknown"  # the machine does not tell
 
 
@@ -21,8 +24,9 @@ def fingerprint() -> dict[str, str | int | float]:
     """Of this process, as it stands now: threads and visible GPUs are those of the caller.
 
     Keys: cpu, cpu_flags (digest), cores (those this process may use), quota (cores, of the control group; 0: none),
-    governor, gpu, gpu_driver, kernel, python, the LIBRARIES, threads and interop_threads of torch. What the machine
-    does not tell is "unknown"; what it does not have is "none". Raises nothing.
+    governor, gpu (and with one: driver, power cap, clocks, MIG mode, CUDA, cuDNN, arithmetic), kernel, python, the
+    LIBRARIES, threads and interop_threads of torch. What the machine does not tell is "unknown"; what it does not have
+    is "none". Raises nothing.
     """
     return {
         **_cpu(),
@@ -69,10 +73,23 @@ def _quota(root: Path) -> float:
 
 def _gpu() -> dict[str, str | int | float]:
     if not torch.cuda.is_available():
-        return {"gpu": "none", "gpu_driver": "none"}
+        return {"gpu": "none"}
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    driver = _read(Path("/proc/driver/nvidia/version")).partition("\n")[0]
-    return {"gpu": ", ".join(names), "gpu_driver": driver or UNKNOWN}
+    return {
+        "gpu": ", ".join(names),
+        **_managed(),
+        "cuda": torch.version.cuda or UNKNOWN,
+        "cudnn": torch.backends.cudnn.version() or UNKNOWN,  # type: ignore[no-untyped-call]
+        "gpu_arithmetic": ARITHMETIC,
+    }
+
+
+def _managed() -> dict[str, str]:
+    """What NVML tells of the first GPU: the machines we know have several of one kind."""
+    try:
+        return gpu("cuda:0").facts()
+    except PluginError as problem:
+        return {"gpu_driver": f"{UNKNOWN} ({problem.message})"}
 
 
 def _version(library: str) -> str:

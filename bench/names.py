@@ -19,6 +19,31 @@ DETECTION = ("auroc", "detection_error", "ap_out", "ap_in", "fpr95", "fpr95_id_p
 JOINT = ("joint_rms_calibration", "joint_soft_f1")  # of inliers and outliers together, which no answer is right for
 FITTED = ("precision", "recall", "f1", "flagged", "fit_seconds", "state_bytes")  # of detectors that fit
 
+SHARES = (  # in [0, 1], printed in percent
+    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "attack_success"),
+    *("coverage", "answered_accuracy"),
+)
+
+
+def _head(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def is_bounded(name: str) -> bool:
+    """Whether the metric lies in [0, 1]."""
+    return _head(name) in (*SHARES, *DETECTION, "precision", "recall", "f1", "flagged", "score")
+
+
+def is_good_share(name: str) -> bool:
+    """Whether it lies in [0, 1] and 1 is best."""
+    good = ("auroc", "ap_out", "ap_in", "precision", "recall", "f1")
+    return _head(name) in {*SHARES, *good} - {"attack_success"}
+
+
+def score(name: str) -> str:
+    """`score/overall`: a combination that the suite defines."""
+    return f"score/{name}"
+
 
 def robust_accuracy(norm: str, evaluation: str, epsilon: float) -> str:
     """`robust_accuracy/linf/pgd/0.1`"""

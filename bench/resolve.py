@@ -222,7 +222,7 @@ class Resolver:
 def versions(plugin: Plugin) -> dict[str, str]:
     """The versions of the distributions that compute a plugin's result. Raises PluginError for one not installed."""
     try:
-        return {name: version(name) for name in plugin.requires}
+        return {name: version(name) for name in plugin.distributions()}
     except PackageNotFoundError as problem:
         raise PluginError(f"{plugin.name}: needs the package {problem.name}", f"pip install {problem.name}") from None
 

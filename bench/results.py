@@ -14,6 +14,7 @@ from bench.metrics.curves import Curves, curves
 from bench.metrics.efficiency import with_ratios
 from bench.metrics.evidence import Evidence, evidence
 from bench.metrics.rows import rows as rows_of_cells
+from bench.metrics.scores import with_scores
 from bench.metrics.separation import Separation, separation
 from bench.plan import PluginRef
 from bench.publication import DatasetFact, Evaluation, ModelFact, Publication
@@ -50,7 +51,8 @@ class Analysis:
 
 def rows(run: Run, only: str | None = None) -> list[Row]:
     """A row per model and data set, in the order of the suite."""
-    return with_ratios(rows_of_cells(run.cells(only)), _baselines(run))
+    made = with_ratios(rows_of_cells(run.cells(only)), _baselines(run))
+    return with_scores(made, leaderboard(run).scores)
 
 
 def _baselines(run: Run) -> dict[str, str]:
@@ -59,7 +61,8 @@ def _baselines(run: Run) -> dict[str, str]:
 
 def analysis(run: Run, only: str | None = None) -> Analysis:
     """The rows, and every pair of models tested on the same samples. One row's records are in memory at a time."""
-    metric = leaderboard(run).rank_by or names.CLEAN_ACCURACY
+    wanted = leaderboard(run)
+    metric = wanted.rank_by or names.CLEAN_ACCURACY
     made: list[Row] = []
     drawn: dict[tuple[str, str], Curves] = {}
     behind: dict[str, dict[str, Evidence]] = {}  # by data set and model
@@ -69,7 +72,7 @@ def analysis(run: Run, only: str | None = None) -> Analysis:
         drawn[model, dataset] = curves(cells)
         if (found := evidence(cells).get(metric)) is not None:
             behind.setdefault(dataset, {})[model] = found
-    made = with_ratios(made, _baselines(run))
+    made = with_scores(with_ratios(made, _baselines(run)), wanted.scores)
     datasets = dict.fromkeys(row.dataset for row in made)
     return Analysis(
         made,

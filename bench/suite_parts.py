@@ -1,15 +1,17 @@
 """The nouns of a suite: what its keys are, what they may be, and the plugin objects they stand for."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from bench import contracts, names
-from bench.contracts import Adapter, Attack, Certificate, Dataset, Detector, Frozen, Norm, Probe
+from bench.contracts import Adapter, Attack, Certificate, Dataset, Detector, Norm, Probe
+from bench.suite_board import LABEL
+from bench.suite_board import Leaderboard as Leaderboard
+from bench.suite_part import MAX_ENTRIES, Part
 
 SLUG = r"^[a-z0-9][a-z0-9_-]*$"
-LABEL = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 REGISTERED = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[1-9][0-9]*)?$"
 PATTERNS = {  # in words, for messages
     SLUG: "must be lower-case letters, digits, '-' and '_', and start with a letter or digit",
@@ -17,9 +19,6 @@ PATTERNS = {  # in words, for messages
     REGISTERED: "must be the name of a registered model, or NAME/VERSION such as 'resnet/3'",
 }
 RESERVED = ("clean", names.WORST)  # labels that the engine gives itself
-
-MAX_COLUMNS = 100
-MAX_ENTRIES = 1000  # in any list of a suite: bounds the time that checks take
 
 Slug = Annotated[str, Field(pattern=SLUG, max_length=64)]
 Label = Annotated[str, Field(pattern=LABEL, max_length=64)]
@@ -48,12 +47,6 @@ Epsilons = Annotated[tuple[Epsilon, ...], Field(max_length=MAX_ENTRIES), AfterVa
 def default_label(plugin: str) -> str:
     """What an evaluation or data set is called where it gives no name: `l2_deep_fool` for `foolbox.l2_deep_fool`."""
     return plugin.rpartition(".")[2]
-
-
-class Part(Frozen):
-    """A mapping in a suite. The texts under its fields are their help in editors."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class ModelSpec(Part):
@@ -273,17 +266,6 @@ class Resources(Part):
         return gpus
 
 
-class Leaderboard(Part):
-    """How the results are shown."""
-
-    columns: Annotated[tuple[str, ...], Field(max_length=MAX_COLUMNS)] = ()
-    """Metrics, in this order. Left out: the usual ones of the suite."""
-    rank_by: str | None = None
-    """The metric that orders the models. Left out: the clean accuracy."""
-    direction: Literal["descending", "ascending"] | None = None
-    """Left out: the best first, which is the largest accuracy or AUROC and the smallest cost."""
-
-
 class Suite(Part):
     """Everything that one submission runs: models × data sets × evaluations."""
 
@@ -308,7 +290,8 @@ class Suite(Part):
 
     def metric_names(self) -> list[str]:
         """The metrics that a complete run yields for every row. Raises PluginError for an unknown attack or probe."""
-        return self.evaluations.metric_names(any(model.baseline for model in self.models))
+        found = self.evaluations.metric_names(any(model.baseline for model in self.models))
+        return found + [score.metric for score in self.leaderboard.scores]
 
 
 KINDS: Mapping[str, type[Part]] = {  # by the key that names the plugin

@@ -28,6 +28,7 @@ from bench.worker import TrainTask
 from reports.book import loose_cards, write_book
 from reports.card import Card
 from reports.leaderboard import Facts, View, print_table, render
+from reports.published import compared
 
 SUITES = plugins.ROOT / "suites"
 RowFiles = dict[tuple[str, str], dict[str, Path | str]]
@@ -113,11 +114,13 @@ def view(run: Run, found: Analysis) -> View:
     return View(
         run.resolved.suite,
         run.submission,
-        wanted.columns,
+        wanted.shown,
         wanted.rank_by,
         wanted.direction,
         separations=found.separations,
         facts=facts,
+        published=wanted.published,
+        scores=wanted.scores,
     )
 
 
@@ -128,12 +131,14 @@ def write_reports(run: Run, found: Analysis, folder: Path) -> Path:
 
 def cards(run: Run, found: Analysis) -> list[Card]:
     """A card for each row."""
+    published = results.leaderboard(run).published
     return [
         Card(
             row,
             provenance.rerun(run, row.model, row.dataset),
             provenance.facts(run, row),
             found.curves[row.model, row.dataset],
+            compared(row, found.rows, published),
         )
         for row in found.rows
     ]

@@ -19,6 +19,7 @@ from bench import contracts, measure, plugins
 from bench.contracts import Classifier, Detector, PairedProbe, Report, Samples
 from bench.data import subset
 from bench.errors import DataError, GauntletError, PluginError
+from bench.gpu import exact_arithmetic
 from bench.memory import loading
 from bench.plan import CellPlan, DatasetRef, EvaluationRef, ModelRef, Task
 from bench.records import Kind, Reason, encode
@@ -120,9 +121,7 @@ class Worker:
         plugins.load_built_in()
         for source in self.sources:
             plugins.load_source(source)
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.benchmark = False
+        exact_arithmetic()
 
     def run(self, task: Task) -> Outcome:
         """Never raises what a plugin raised: a failure is an answer."""

@@ -1,7 +1,7 @@
 """Model cards: one page for each model on each data set, with everything that is known of it."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.metrics.curves import Curves
@@ -9,6 +9,7 @@ from bench.metrics.rows import KINDS
 from bench.records import Row
 from reports import formats, pictures
 from reports.html import fill, policy, read
+from reports.published import Beside
 from reports.ranking import Section, View
 
 
@@ -20,6 +21,7 @@ class Card:
     rerun: str
     facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     curves: Curves = field(default_factory=Curves)
+    published: Sequence[Beside] = ()
 
     @property
     def path(self) -> str:

@@ -9,6 +9,8 @@ from dataclasses import replace
 
 from bench import names
 from bench.records import Row
+from reports import formats
+from reports.published import beside
 from reports.ranking import Section, View, sections
 
 COLUMNS = (
@@ -20,7 +22,7 @@ _KNOWN = (*names.DETECTION, *names.JOINT, *names.FITTED, "overhead", "detector_p
 
 def boards(rows: Iterable[Row], view: View) -> list[Section]:
     """The tables of a leaderboard: of the models, and under each, where there are any, of their detectors by AUROC."""
-    found = list(rows)
+    found = beside(rows, view.published)
     made = []
     for section in sections(found, view):
         made.append(section)
@@ -28,7 +30,7 @@ def boards(rows: Iterable[Row], view: View) -> list[Section]:
         below = pivoted(mine)
         present = {name for row in below for name in row.metrics}
         columns = tuple(name for name in COLUMNS if name in present)
-        by_auroc = replace(view, columns=columns, rank_by="auroc", direction=None)
+        by_auroc = replace(view, columns=columns, rank_by="auroc", direction=None, published=())
         made += [replace(table, dataset=f"{section.dataset} · detectors") for table in sections(below, by_auroc)]
     return made
 
@@ -39,7 +41,8 @@ def pivoted(rows: Sequence[Row]) -> list[Row]:
     made = []
     for row in rows:
         for detector in [name.removeprefix("auroc/") for name in row.metrics if name.startswith("auroc/")]:
-            mine = {name: f"{name}/{detector}" for name in _KNOWN if f"{name}/{detector}" in row.metrics}
+            known = [*_KNOWN, *(f"{origin}/{name}" for origin in formats.ORIGINS for name in _KNOWN)]
+            mine = {name: f"{name}/{detector}" for name in known if f"{name}/{detector}" in row.metrics}
             flags = [
                 f"{name}:{flag.removeprefix(f'{whole}:')}"
                 for flag in row.flags

@@ -8,10 +8,7 @@ from bench.records import Metric
 
 MISSING = "–"
 NORMS = {"l0": "L0", "l1": "L1", "l2": "L2", "linf": "L∞"}
-SHARES = (
-    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "attack_success"),
-    *("coverage", "answered_accuracy"),
-)
+ORIGINS = ("published", "recomputed")  # where a figure comes from that was not measured here
 DETECTION = {
     "auroc": "AUROC",
     "ap_out": "AP out",
@@ -36,38 +33,51 @@ HIGHER = (
     *("clean_accuracy", "robust_accuracy", "certified_accuracy", "median_distance"),
     *("auroc", "ap_out", "ap_in", "throughput"),
     *("precision", "recall", "f1", "soft_f1", "joint_soft_f1", "coverage", "answered_accuracy"),
-    *RATIOS,
+    *("score", *RATIOS),
 )
+
+
+def origin(name: str) -> tuple[str, str]:
+    """Where a column's figures come from, and the metric: `published/macs` is ("published", "macs"); measured ones
+    have no such word: ("", "macs")."""
+    first, _, rest = name.partition("/")
+    return (first, rest) if first in ORIGINS else ("", name)
 
 
 def head(name: str) -> str:
     """The first word of a metric's name: `robust_accuracy`, `latency_ms`, `macs`."""
-    return re.split(r"[/.]", name, maxsplit=1)[0]
+    return re.split(r"[/.]", origin(name)[1], maxsplit=1)[0]
 
 
 def is_share(name: str) -> bool:
     """Whether the metric is a share in [0, 1] that is printed in percent."""
-    return head(name) in SHARES
+    return head(name) in names.SHARES
 
 
 def is_bounded(name: str) -> bool:
     """Whether the metric lies in [0, 1]."""
-    return is_share(name) or head(name) in DETECTION
+    return is_share(name) or head(name) in DETECTION or head(name) == "score"
 
 
 def is_timing(name: str) -> bool:
-    return name.startswith(names.TIMES)
+    return origin(name)[1].startswith(names.TIMES)
 
 
 def higher_is_better(name: str) -> bool:
-    """Accuracies, AUROC, distances and throughput; everything else is a cost."""
-    return name.startswith(HIGHER)
+    """Accuracies, AUROC, distances, throughput and scores; everything else is a cost."""
+    return origin(name)[1].startswith(HIGHER)
 
 
 def heading(name: str) -> tuple[str, str]:
     """A metric's name for people, as (group, the rest): ("pgd", "L∞ ≤ 0.1"), ("Cost", "latency p50")."""
+    where, name = origin(name)
+    if where:
+        group, rest = heading(name)
+        return group, f"{rest} {where}"
     parts = name.split("/")
     match parts:
+        case ["score", own]:
+            return "Score", own
         case ["robust_accuracy", norm, attack, epsilon]:
             return "Worst case" if attack == names.WORST else attack, f"{NORMS.get(norm, norm)} ≤ {epsilon}"
         case ["certified_accuracy", norm, certificate, epsilon]:
@@ -108,7 +118,7 @@ def number(name: str, value: float | None) -> str:
         return MISSING
     if is_share(name):
         return f"{100 * value:.1f} %"
-    if head(name) in DETECTION:
+    if head(name) in DETECTION or head(name) == "score":
         return f"{value:.3f}"
     if head(name).endswith("_ms"):
         return f"{significant(value)} ms"

@@ -6,6 +6,7 @@ from itertools import groupby
 from bench.records import Metric, Row
 from reports import formats
 from reports.page import best_of
+from reports.published import footnotes
 from reports.ranking import Section, View, sections
 from reports.text import plain, remarks
 
@@ -18,7 +19,9 @@ _ESCAPES = {
 
 def latex(rows: Iterable[Row], view: View) -> str:
     """One table environment per data set. The best of a column is bold, intervals are small, remarks are comments."""
-    return "\n".join(_table(section, view) for section in sections(rows, view)) or "% no rows: nothing was measured\n"
+    notes = "".join(f"% {plain(note)}\n" for note in footnotes(view.published, view.scores))
+    tables = "\n".join(_table(section, view) for section in sections(rows, view))
+    return f"{notes}{tables}" if tables else "% no rows: nothing was measured\n"
 
 
 def escaped(text: str) -> str:

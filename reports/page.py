@@ -10,6 +10,7 @@ from bench.records import Metric, Row
 from reports import formats
 from reports.detectors import boards
 from reports.html import fill, policy, read
+from reports.published import footnotes
 from reports.ranking import UNRANKED, Facts, Line, Section, View, comparable
 from reports.series import OKABE_ITO, robustness
 
@@ -46,6 +47,7 @@ def page(rows: Iterable[Row], view: View) -> str:
         filters=_filters(made, facts),
         pictures=_pictures,
         limit=len(OKABE_ITO),
+        footnotes=footnotes(view.published, view.scores),
         data={"colours": OKABE_ITO, "norms": formats.NORMS, "sections": [_data(section) for section in made]},
     )
 
@@ -96,7 +98,7 @@ def _options(values: Iterable[str]) -> list[tuple[str, str]]:
 
 def _norm(name: str) -> str:
     """The threat model that a figure belongs to; empty where it belongs to none."""
-    parts = name.split("/")
+    parts = formats.origin(name)[1].split("/")
     return parts[1] if len(parts) > 1 and parts[1] in formats.NORMS else ""
 
 
@@ -179,6 +181,8 @@ def _bests(section: Section) -> dict[str, float | None]:
 
 def best_of(section: Section, name: str) -> float | None:
     """The best value of a column among figures that may be compared; None where fewer than two rows have one."""
+    if formats.origin(name)[0]:
+        return None
     found = [
         metric.value
         for line in section.lines

@@ -9,7 +9,9 @@ from typing import Literal
 from bench import names
 from bench.metrics.separation import Separation
 from bench.records import Row
+from bench.suite_board import Published, Score
 from reports import formats
+from reports.published import beside, with_origins
 
 UNRANKED = ("contended", "simulated", "mixed", "invalid")  # kinds of flags that keep a figure out of a ranking
 TESTS = {
@@ -37,7 +39,8 @@ class View:
     columns: names of metrics; empty for the usual ones. rank_by: a metric; None for the clean accuracy. direction: None
     for the best first, which is the highest accuracy and the lowest cost. separations: by data set, which models the
     figure that ranks tells apart; without them equal values alone share a rank. facts: what the page filters by, by
-    model. cards: where the page of a (model, data set) lies, relative to the leaderboard.
+    model. published: figures to stand beside the measured ones. scores: what combined figures are made of. cards: where
+    the page of a (model, data set) lies, relative to the leaderboard.
     """
 
     suite: str
@@ -49,6 +52,8 @@ class View:
     note: str = ""
     separations: Mapping[str, Separation] = field(default_factory=dict)
     facts: Mapping[str, Facts] = field(default_factory=dict)
+    published: tuple[Published, ...] = ()
+    scores: tuple[Score, ...] = ()
     cards: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
@@ -129,11 +134,11 @@ class Section:
 def sections(rows: Iterable[Row], view: View) -> list[Section]:
     """The rows sorted into tables, in the order in which the data sets first appear."""
     groups: dict[str, list[Row]] = {}
-    for row in rows:
+    for row in beside(rows, view.published):
         groups.setdefault(row.dataset, []).append(row)
     made = []
     for dataset, group in groups.items():
-        columns = view.columns or usual_columns(group)
+        columns = with_origins(view.columns or usual_columns(group), group)
         rank_by = view.rank_by or names.CLEAN_ACCURACY
         best_first = "descending" if formats.higher_is_better(rank_by) else "ascending"
         descending = (view.direction or best_first) == "descending"
@@ -148,7 +153,7 @@ def usual_columns(rows: Iterable[Row]) -> tuple[str, ...]:
     """Clean accuracy, each worst case, each attack, distances, each detector's AUROC, costs; what explains rather than
     compares is left to the page of all figures, and what a detector costs to the table of detectors."""
     every = dict.fromkeys(name for row in rows for name in row.metrics)
-    return tuple(sorted((name for name in every if not explains(name)), key=_place))
+    return tuple(sorted((name for name in every if not explains(name) and not formats.origin(name)[0]), key=_place))
 
 
 def explains(name: str) -> bool:
@@ -158,7 +163,7 @@ def explains(name: str) -> bool:
 
 
 def _place(name: str) -> int:
-    order = (names.CLEAN_ACCURACY, "robust_accuracy", "median_distance", *formats.DETECTION)
+    order = ("score", names.CLEAN_ACCURACY, "robust_accuracy", "median_distance", *formats.DETECTION)
     head = formats.head(name)
     place = order.index(head) if head in order else len(order)
     return 2 * place - (1 if _is_worst(name) else 0)
@@ -176,6 +181,8 @@ def unfit(row: Row, name: str) -> str:
 
 def comparable(rows: Sequence[Row], name: str) -> list[Row]:
     """The rows whose figure may be compared: it is there, it is real, and, for a timing, of one machine."""
+    if formats.origin(name)[0]:
+        return []
     machines = Counter(row.hardware for row in rows if name in row.metrics)
     machine = machines.most_common(1)[0][0] if machines else None
     return [row for row in rows if not _why_unranked(row, name, machine)]

@@ -16,6 +16,7 @@ from rich.text import Text
 from bench.records import Metric, Row
 from reports import formats
 from reports.detectors import boards
+from reports.published import footnotes
 from reports.ranking import Line, Section, View, sections
 
 # --- terminal -------------------------------------------------------------------------------------------------------
@@ -33,6 +34,8 @@ def print_table(rows: Iterable[Row], view: View, console: Console) -> None:
         console.print(_fitting(section, console))
         for remark in remarks(section):
             console.print(Padding(Text(f"! {plain(remark)}", style="yellow"), (0, 0, 0, 1)))
+    for note in footnotes(view.published, view.scores):
+        console.print(Padding(Text(plain(note), style="dim"), (0, 0, 0, 1)))
 
 
 def _fitting(section: Section, console: Console) -> RenderableType:
@@ -129,6 +132,8 @@ def markdown(rows: Iterable[Row], view: View) -> str:
         said = [f"- {quoted(remark)}" for remark in remarks(section)]
         parts += [f"## {quoted(section.dataset)}", f"{quoted(section.order)}; 95 % intervals in brackets"]
         parts += ["\n".join(lines), *(["\n".join(said)] if said else [])]
+    if notes := footnotes(view.published, view.scores):
+        parts.append("\n".join(f"- {quoted(note)}" for note in notes))
     return "\n\n".join(parts) + "\n"
 
 

@@ -22,3 +22,7 @@ class Plugin(Frozen):
     def inner_plugins(self) -> "tuple[Plugin, ...]":
         """Other plugins that this one works through: their source and versions are a part of its identity."""
         return ()
+
+    def distributions(self) -> tuple[str, ...]:
+        """`requires`, and what these very arguments need beyond it."""
+        return self.requires

@@ -33,7 +33,8 @@ KINDS: Mapping[str, str] = {
     "nan": "The model's scores were NaN for some samples. They count as wrong.",
     "contended": "The machine was busy with something else during the timing: the figure is not ranked.",
     "simulated": "The speed is not real: the model's arithmetic is imitated by slower or faster one. It is not ranked.",
-    "mixed": "The two models of a ratio run on different runtimes: the ratio is not ranked.",
+    "mixed": "What the figure is made of was measured under different conditions (two runtimes, two machines). It is "
+    "not ranked.",
     "invalid": "MLPerf's LoadGen calls the run invalid: the figure is not ranked.",
     "uncertified": "The run was shorter than the MLPerf rules ask.",
     "source": "Which counter of the machine the figure was read from.",

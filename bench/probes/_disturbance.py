@@ -3,14 +3,19 @@
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from time import perf_counter_ns, process_time_ns, thread_time_ns
 
 import torch
 
+from bench.errors import PluginError
+from bench.gpu import gpu
+
 SHARE = 0.95  # of the time, at least, that the measuring thread must have had its core
 SWITCHES = 50.0  # involuntary context switches per second, at most: a busy neighbour causes 100 to 200
 DRIFT = 0.05  # of the canary, at most
+STEAL = 0.02  # of the machine's time, at most, that its host gave to other virtual machines
 CANARY_RUNS = 100
 CANARY_SIZE = 192
 
@@ -22,6 +27,8 @@ class Disturbance:
     share: float  # CPU time of the measuring thread / wall time
     switches: float  # involuntary context switches of the process, per second
     drift: float  # of a fixed matrix product after the measurement against before, signed share
+    steal: float = 0.0  # share of the machine's processor time that its host gave to others; 0 where it does not tell
+    gpu: tuple[str, ...] = ()  # what the GPU tells
 
     def reasons(self, device: str) -> tuple[str, ...]:
         """Why the timing is not to be trusted; empty where it is. On a GPU the thread may wait: no share is asked."""
@@ -32,16 +39,25 @@ class Disturbance:
             seen.append(f"{self.switches:.0f} involuntary context switches per second")
         if abs(self.drift) > DRIFT:
             seen.append(f"a fixed matrix product changed its speed by {self.drift:+.0%}")
-        return tuple(seen)
+        if self.steal > STEAL:
+            seen.append(f"the host took {self.steal:.0%} of the machine's processor time away")
+        return (*seen, *self.gpu)
 
 
 def watched(measure: Callable[[], None], device: str) -> Disturbance:
     """Run `measure` once and tell what disturbed it."""
-    before = canary(device)
+    before, ticks = canary(device), _ticks()
     switches, cpu, wall = _switches(), thread_time_ns(), perf_counter_ns()
     measure()
     cpu, wall, switches = thread_time_ns() - cpu, perf_counter_ns() - wall, _switches() - switches
-    return Disturbance(share=cpu / wall, switches=switches / (wall / 1e9), drift=canary(device) / before - 1)
+    stolen, passed = (after - earlier for after, earlier in zip(_ticks(), ticks, strict=True))
+    return Disturbance(
+        share=cpu / wall,
+        switches=switches / (wall / 1e9),
+        drift=canary(device) / before - 1,
+        steal=stolen / max(1, passed),
+        gpu=_told_by_gpu(device),
+    )
 
 
 def cpu_clock() -> Callable[[], int]:
@@ -70,3 +86,21 @@ def synchronise(device: str) -> None:
 
 def _switches() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _ticks(stat: Path = Path("/proc/stat")) -> tuple[int, int]:
+    """Of all processors since the start: ticks that the host gave to others, and all; (0, 0) where it does not tell."""
+    try:
+        fields = [int(word) for word in stat.read_text().partition("\n")[0].split()[1:9]]
+    except (OSError, ValueError):
+        return 0, 0
+    return (fields[7], sum(fields)) if len(fields) == 8 else (0, 0)
+
+
+def _told_by_gpu(device: str) -> tuple[str, ...]:
+    if not device.startswith("cuda"):
+        return ()
+    try:
+        return gpu(device).disturbances()
+    except PluginError as problem:
+        return (f"the GPU does not tell whether it was disturbed: {problem.message}",)

@@ -1,12 +1,11 @@
 """Counters of energy that a machine really has."""
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.errors import PluginError
+from bench.gpu import gpu
 
 RAPL = Path("/sys/class/powercap")
 
@@ -34,17 +33,9 @@ def rapl(root: Path = RAPL) -> Meter:
 
 def nvml(device: str) -> Meter:
     """The GPU `device` ("cuda:0"). Raises PluginError where there is no NVML, or the GPU counts no energy."""
-    try:
-        pynvml: Any = importlib.import_module("pynvml")
-    except ModuleNotFoundError:
-        raise PluginError("NVML needs the package nvidia-ml-py, which is not installed") from None
-    try:
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(int(device.partition(":")[2] or 0))
-        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except pynvml.NVMLError as problem:
-        raise PluginError(f"NVML gives no energy of {device}: {problem}") from None
-    return Meter("NVML, the whole GPU", lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)
+    found = gpu(device)
+    found.joules()
+    return Meter("NVML, the whole GPU", found.joules)
 
 
 class _Unwrapped:

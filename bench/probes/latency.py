@@ -1,7 +1,7 @@
 """How long a model takes to answer."""
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import cycle
 from time import perf_counter, perf_counter_ns
 from typing import Any, Literal
@@ -86,6 +86,7 @@ class Latency(Probe):
                 first = query()
                 unsettled = warm_up(query, self.warmup_runs, self.warmup_seconds, self.warmup_cap)
                 reasons = watched(measured, model.device).reasons(model.device)
+                device = device_times(model, batches, self.queries)
         finally:
             if collecting:
                 gc.enable()
@@ -93,6 +94,7 @@ class Latency(Probe):
         return [
             *_percentiles("latency_ms", PERCENTILES, sorted(times), flags),
             *_percentiles("cpu_ms", {"p50": 0.5}, sorted(busy), flags),
+            _on_device(device, flags),
             _loading(model, flags),
             Figure(name="latency_ms/first", value=first, unit="ms", n=1, flags=flags),
             Figure(
@@ -107,7 +109,14 @@ class Latency(Probe):
     @classmethod
     def figures(cls) -> tuple[str, ...]:
         percentiles = (f"latency_ms/{name}" for name in PERCENTILES)
-        return (*percentiles, "cpu_ms/p50", "cold_start_ms", "latency_ms/first", "throughput")
+        return (*percentiles, "cpu_ms/p50", "device_ms/p50", "cold_start_ms", "latency_ms/first", "throughput")
+
+
+def _on_device(times: Sequence[float] | None, flags: tuple[str, ...]) -> Figure:
+    if times is None:
+        why = "unavailable: the model runs on the CPU"
+        return Figure(name="device_ms/p50", value=None, unit="ms", flags=(why, *flags))
+    return _percentiles("device_ms", {"p50": 0.5}, sorted(times), flags)[0]
 
 
 def _loading(model: Classifier, flags: tuple[str, ...]) -> Figure:
@@ -131,6 +140,21 @@ def timed(model: Classifier, x: Tensor) -> float:
     model.logits(x)
     synchronise(model.device)
     return (perf_counter_ns() - start) / 1e6
+
+
+def device_times(model: Classifier, batches: Iterator[Tensor], queries: int) -> list[float] | None:
+    """Milliseconds of each query between two CUDA events, so without the way to the device; None on a CPU."""
+    if not model.device.startswith("cuda"):
+        return None
+    times = []
+    for _ in range(queries):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        start.record()
+        model.logits(next(batches))
+        end.record()
+        synchronise(model.device)
+        times.append(start.elapsed_time(end))
+    return times
 
 
 def _percentiles(head: str, wanted: dict[str, float], ordered: Sequence[float], flags: tuple[str, ...]) -> list[Figure]:

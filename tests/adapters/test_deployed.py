@@ -1,10 +1,12 @@
 """A converted model is the model: the same scores, its own bytes, gradients of its float original."""
 
+import sys
+
 import pytest
 import torch
 
 from adapters.deployed import Deployed, pack, unpack
-from adapters.deployed_export import check_agreement, session
+from adapters.deployed_export import check_agreement, openvino_session, session
 from adapters.reference import SmallCnn
 from adapters.zeroed import Zeroed, without_the_smallest
 from bench import plugins
@@ -47,7 +49,7 @@ def inputs(digits) -> torch.Tensor:
     return digits.fetch(torch.arange(40).numpy())
 
 
-@pytest.mark.parametrize("target", ["eager", "onnx"])
+@pytest.mark.parametrize("target", ["eager", "onnx", "openvino"])
 def test_a_float_target_has_the_scores_and_gradients_of_the_float_model(target, digits, weights):
     model, _ = converted(target, digits, weights)
     x = inputs(digits)
@@ -92,6 +94,25 @@ def test_an_int8_model_does_the_multiplications_of_its_source_in_eight_bits(digi
     mine, floating = (by_name(Macs(inputs=2).measure(one, digits, None)) for one in (model, model.source))
     assert mine["macs"].value == floating["macs"].value
     assert mine["bit_operations"].value == 64 * mine["macs"].value
+
+
+def test_int8_on_openvino_runs_the_same_file_and_names_its_own_version(digits, weights, int8):
+    model, _ = converted("openvino_int8", digits, weights)
+    x = inputs(digits)
+    assert (model.logits(x).argmax(1) == int8[0].logits(x).argmax(1)).float().mean() >= 0.95
+    assert not torch.allclose(model.logits(x), model.source.logits(x), atol=1e-4)
+    assert (model.runtime, model.size_bytes()) == ("openvino", int8[0].size_bytes())
+    assert model.realisation is Realisation.INT8_RUNTIME
+    with_openvino = Deployed(model=FLOAT, target="openvino").distributions()
+    assert "openvino" in with_openvino
+    assert "openvino" not in Deployed(model=FLOAT, target="onnx").distributions()
+
+
+def test_a_missing_openvino_is_told_with_the_extra_to_install(monkeypatch, digits, weights):
+    _, artefact = converted("onnx", digits, weights)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(PluginError, match=r"gauntlet-bench\[openvino\]"):
+        openvino_session(unpack(artefact)[0])
 
 
 @pytest.mark.slow

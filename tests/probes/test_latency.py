@@ -3,13 +3,14 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import count
 
 import pytest
 import torch
 from torch import nn
 
-from bench.probes._disturbance import Disturbance, watched
+from bench.probes._disturbance import Disturbance, _ticks, watched
 from bench.probes.latency import Latency
 from tests.probes.nets import Simulated, Wrapped, by_name, noise
 
@@ -136,3 +137,20 @@ def test_each_disturbance_has_its_own_reason_and_a_calm_machine_none():
         "210 involuntary context switches per second",
         "a fixed matrix product changed its speed by -12%",
     )
+
+
+def test_time_that_the_host_takes_away_and_what_a_gpu_tells_are_reasons():
+    quiet = Disturbance(share=1.0, switches=0.0, drift=0.0)
+    assert quiet.reasons("cpu") == ()
+    assert replace(quiet, steal=0.01).reasons("cpu") == ()
+    assert replace(quiet, steal=0.1).reasons("cpu") == ("the host took 10% of the machine's processor time away",)
+    assert replace(quiet, gpu=("slowed",)).reasons("cuda:0") == ("slowed",)
+
+
+def test_stolen_ticks_are_the_eighth_field_and_an_old_kernel_tells_none(tmp_path):
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  10 0 20 60 0 1 2 7 3 0\ncpu0 ...\n")
+    assert _ticks(stat) == (7, 100)  # guest time (3) is in user time already
+    stat.write_text("cpu  10 0 20\n")
+    assert _ticks(stat) == (0, 0)
+    assert _ticks(tmp_path / "missing") == (0, 0)

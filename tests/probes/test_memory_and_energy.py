@@ -2,7 +2,6 @@ import mmap
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from bench.probes._meters import nvml, rapl
 from bench.probes.energy import Energy
 from bench.probes.memory import Memory
 from tests.probes.nets import WithoutModule, Wrapped, by_name, noise
+from tests.probes.nvml import with_nvml
 
 MIB = 2**20
 
@@ -133,29 +133,12 @@ def test_joules_are_divided_by_the_inputs_and_the_source_is_named(tmp_path, monk
     assert figures["energy_w"].value > 0
 
 
-def test_nvml_is_asked_for_the_gpu_of_the_model_and_its_refusal_is_told(monkeypatch):
-    class Refused(Exception):
-        pass
-
-    asked = []
-
-    def energy(handle):
-        asked.append(handle)
-        if handle == "gpu 1":
-            raise Refused("Not Supported")
-        return 5000
-
-    fake = SimpleNamespace(
-        nvmlInit=lambda: None,
-        nvmlDeviceGetHandleByIndex=lambda index: f"gpu {index}",
-        nvmlDeviceGetTotalEnergyConsumption=energy,
-        NVMLError=Refused,
-    )
-    monkeypatch.setitem(sys.modules, "pynvml", fake)
-    assert nvml("cuda:0").read() == 5.0  # millijoules
-    with pytest.raises(PluginError, match="no energy of cuda:1: Not Supported"):
-        nvml("cuda:1")
-    assert asked[0] == "gpu 0"
+def test_nvml_gives_joules_of_the_gpu_of_the_model_and_its_refusal_is_told(monkeypatch):
+    fake = with_nvml(monkeypatch)
+    assert nvml("cuda:0").read() == 5.0  # from millijoules
+    fake.refused.add("nvmlDeviceGetTotalEnergyConsumption")
+    with pytest.raises(PluginError, match="no energy: Not Supported"):
+        nvml("cuda:0")
 
 
 def test_nvml_without_its_package_says_what_to_install(monkeypatch):
