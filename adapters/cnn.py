@@ -26,7 +26,7 @@ class Cnn(Family):
     channels: Widths = Field(default=(16, 32), description="maps of each convolution")
     kernel: int = Field(default=3, ge=1, description="height and width of the filters")
     padding: Literal["same", "valid"] = Field(default="same", description="zeros that keep the size, or none")
-    hidden: Widths = Field(default=(128,), description="units of each hidden linear layer")
+    hidden: Widths = Field(default=(64,), description="units of each hidden linear layer")
     normalise: bool = Field(default=True, description="BatchNorm after each convolution")
 
     @model_validator(mode="after")

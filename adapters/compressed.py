@@ -19,17 +19,18 @@ from bench.contracts import AdapterChoice, Plugin, Realisation, Report, Samples,
 from bench.errors import PluginError
 
 
-class Compressed(Family):
-    """A family made from a trained model of another one. What it is trained on, and its shape, are that model's.
+class Derived(Family):
+    """A family with the net of another one. What it is trained on, and its shape, are that model's.
 
     model: the adapter of a full-precision family, `cnn` say, with its arguments. `train` is the recipe of the training
     that follows the compression.
     """
 
     realised: ClassVar[Realisation]  # how its speed is real
+    taught: ClassVar[bool] = False  # `train.teacher` means something
 
     model: AdapterChoice = Field(description="the model that it starts from, as `{adapter: cnn, args: {...}}`")
-    train: Recipe = Field(default=Recipe(epochs=2), description="the training after the compression")
+    train: Recipe = Field(default=Recipe(epochs=1, batch_size=64), description="the training after the compression")
 
     @model_validator(mode="before")
     @classmethod
@@ -40,6 +41,12 @@ class Compressed(Family):
         choice = AdapterChoice.model_validate(values["model"])
         original = _family(choice)
         return {**{name: getattr(original, name) for name in ("data", "input_shape", "classes")}, **values}
+
+    @model_validator(mode="after")
+    def _untaught(self) -> "Derived":
+        if self.train.teacher is not None and not self.taught:
+            raise ValueError(f"train.teacher: '{self.name}' learns from the labels alone: remove it")
+        return self
 
     def original(self) -> Family:
         """The adapter of the model that it starts from."""
@@ -60,6 +67,10 @@ class Compressed(Family):
             )
         found.realisation = self.realised
         return found
+
+
+class Compressed(Derived):
+    """A family made from the trained weights of another one."""
 
     @abstractmethod
     def compress(
@@ -152,7 +163,7 @@ def _family(choice: AdapterChoice) -> Family:
         found = adapters.build(choice.adapter, choice.args)
     except PluginError as problem:
         raise ValueError(f"model: {problem}") from None
-    if not isinstance(found, Family) or isinstance(found, Compressed):
+    if not isinstance(found, Family) or isinstance(found, Derived):
         raise ValueError(  # noqa: TRY004 - pydantic turns this one into a message with its place
             f"model: '{choice.adapter}' cannot be compressed: name a full-precision family, `cnn` say"
         )

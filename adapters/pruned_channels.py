@@ -26,9 +26,10 @@ class PrunedChannels(Compressed):
     """A CNN with its least important channels removed for good, iteratively, and fine-tuned.
 
     Molchanov et al. 2017: rank the channels of all convolutions by `criterion` on `images` training samples, remove
-    `at_once` of them, update the weights `updates` times, until the share `keep` is left; then train by `train`. The
-    last channel of a convolution stays. Hidden linear layers keep their width. What each criterion is, is told by the
-    probe `channel_criteria`; torch-pruning removes the channels, with BatchNorm and the inputs of the next layer.
+    `at_once` of them, update the weights `updates` times in mini-batches as large as those of `train`, until the share
+    `keep` is left; then train by `train`. The last channel of a convolution stays, and hidden linear layers keep their
+    width. What each criterion is, is told by the probe `channel_criteria`; torch-pruning removes the channels, with
+    BatchNorm and the inputs of the next layer.
     """
 
     requires: ClassVar[tuple[str, ...]] = ("torch", "torch-pruning")
@@ -37,13 +38,15 @@ class PrunedChannels(Compressed):
     criterion: Criterion = Field(default="taylor", description="what ranks the channels")
     keep: float = Field(default=0.5, gt=0, le=1, description="share of the channels that stay, of all convolutions")
     at_once: int = Field(default=1, ge=1, description="channels of a removal")
-    updates: int = Field(default=10, ge=0, description="steps of SGD (momentum .9) after each removal")
+    updates: int = Field(default=20, ge=0, description="steps of SGD (momentum .9) after each removal")
     update_rate: float = Field(default=1e-3, gt=0, description="learning rate of these")
-    images: int = Field(default=512, ge=1, description="training samples that channels are ranked on, drawn each time")
+    images: int = Field(default=256, ge=1, description="training samples that channels are ranked on, drawn each time")
     normalised: bool = Field(default=True, description="divide each layer's importance by its L2 norm")
     flops_weight: float = Field(
         default=0.0, ge=0, description="times a map's millions of FLOPs, is subtracted from its importance"
     )
+
+    fine_tune: bool = Field(default=True, description="train by `train` when the last channel is gone")
 
     def compress(
         self, net: nn.Module, x: Tensor, y: Tensor, samples: Samples, *, seed: int, report: Report
@@ -51,7 +54,7 @@ class PrunedChannels(Compressed):
         widths = channels(net)
         surplus = sum(widths) - max(len(widths), round(self.keep * sum(widths)))
         removals = -(-surplus // self.at_once)
-        stages = Stages(report, removals + 1)
+        stages = Stages(report, removals + self.fine_tune)
         if stages.state:
             net = shaped(net, stages.state)
             load_state(net, stages.state)
@@ -64,7 +67,8 @@ class PrunedChannels(Compressed):
             loss = self._update(net, x, y, random)
             left = dict(zip((f"channels/{each.convolution}" for each in feature_maps(net)), channels(net), strict=True))
             stages.end(net.state_dict(), **({} if loss is None else {"loss": loss}), **left)
-        train(net, x, y, self.train, seed=seed, report=stages, bounds=samples.bounds)
+        if self.fine_tune:
+            train(net, x, y, self.train, seed=seed, report=stages, bounds=samples.bounds)
         return net
 
     def ranking(self, net: nn.Module, x: Tensor, y: Tensor, random: torch.Generator) -> list[Tensor]:
