@@ -7,7 +7,9 @@ import numpy as np
 import torch
 
 import bench.detectors.odin_pca  # noqa: F401 - registers the detector
+from adapters.binarised import Binarised
 from adapters.deployed import pack as pack_deployed
+from adapters.family import Family
 from adapters.odin_cnn import OdinCnn
 from adapters.reference import SmallCnn, SmallCnnBinarised, SmallCnnPruned
 from adapters.reference_nets import binary_weights, pack
@@ -71,7 +73,21 @@ def _deployed() -> tuple[Adapter, bytes]:
     return adapter, pack_deployed(weights, weights, facts)
 
 
+def _family(adapter: Family) -> tuple[Adapter, bytes]:
+    """Trained for a moment, on noise: BatchNorm has to know what it is given, else nothing passes a sign."""
+    x = torch.rand((40, *adapter.shape), generator=torch.Generator().manual_seed(0))
+    labels, names = np.arange(40) % 10, tuple("0123456789")
+    data = Samples(labels, lambda rows: x[torch.from_numpy(rows)], adapter.shape, Bounds(0, 1), names, "random")
+    training = adapter.training()
+    assert training is not None
+    return adapter, training.train(data, None, 0, _Silent())
+
+
+DIGITS = {"data": {"dataset": "digits"}, "train": {"epochs": 30, "batch_size": 20}}
+
+
 EXAMPLES: dict[str, Callable[[], tuple[Adapter, bytes | None]]] = {
+    "binarised": lambda: _family(Binarised(variant="C", width=8, **DIGITS)),
     "deployed": _deployed,
     "mlflow": _mlflow,
     "odin_cnn": _odin_cnn,
