@@ -52,6 +52,12 @@ class Derived(Family):
         """The adapter of the model that it starts from."""
         return _family(self.model)
 
+    def made_of(self) -> Mapping[str, Any]:
+        """Every field that decides the outcome, as JSON values; of the model's all but where its weights lie."""
+        original = self.original().model_dump(mode="json", exclude={"weights"})
+        fields = self.model_dump(mode="json", exclude={"weights", "model"})
+        return {**fields, "model": {"adapter": self.model.adapter, "args": original}}
+
     def inner_plugins(self) -> tuple[Plugin, ...]:
         return (self.original(),)
 
@@ -89,6 +95,9 @@ class CompressedTraining(FamilyTraining):
         super().__init__(model)
         self.compressed = model
         self.parent = model.original()
+
+    def recipe(self) -> Mapping[str, Any]:
+        return {"family": self.model.name, **self.compressed.made_of()}
 
     def train(self, samples: Samples, parent: bytes | None, seed: int, report: Report) -> bytes:
         model, original = self.compressed, self.compressed.original()

@@ -116,6 +116,9 @@ class _Apprenticeship(FamilyTraining):
         self.quantised = model
         self.parent = model.teacher() if model.scheme in ("b", "c") else None
 
+    def recipe(self) -> Mapping[str, Any]:
+        return {"family": self.model.name, **self.quantised.made_of()}
+
     def train(self, samples: Samples, parent: bytes | None, seed: int, report: Report) -> bytes:
         model = self.quantised
         x, y = tensors(samples, model.shape, model.classes)
