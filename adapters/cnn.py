@@ -33,6 +33,8 @@ class Cnn(Family):
     def _fits(self) -> "Cnn":
         if len(self.shape) != 3:
             raise ValueError(f"input_shape: give channels, height and width, got {list(self.shape)}")
+        if self.padding == "same" and self.kernel % 2 == 0:
+            raise ValueError(f"kernel: with `padding: same` it has to be odd, got {self.kernel}")
         self.sizes()
         return self
 
@@ -51,9 +53,10 @@ class Cnn(Family):
 
     def net(self) -> nn.Sequential:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
+        padding = self.kernel // 2 if self.padding == "same" else 0
         fed = self.shape[0]
         for number, maps in enumerate(self.channels, 1):
-            layers[f"conv{number}"] = nn.Conv2d(fed, maps, self.kernel, padding=self.padding, bias=not self.normalise)
+            layers[f"conv{number}"] = nn.Conv2d(fed, maps, self.kernel, padding=padding, bias=not self.normalise)
             if self.normalise:
                 layers[f"norm{number}"] = nn.BatchNorm2d(maps)
             layers[f"relu{number}"] = nn.ReLU()

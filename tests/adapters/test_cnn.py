@@ -33,6 +33,7 @@ def test_every_convolution_halves_the_image_and_its_activation_is_a_feature_laye
     [
         ({"channels": [2, 2, 2, 2]}, "nothing is left of 8×8 pixels after convolution 4"),
         ({"channels": [2], "kernel": 9, "padding": "valid"}, "nothing is left"),
+        ({"kernel": 4}, "has to be odd"),
         ({"channels": [0]}, "greater than or equal to 1"),
     ],
 )
