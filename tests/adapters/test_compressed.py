@@ -14,7 +14,9 @@ from adapters.pruned_weights import PrunedWeights
 from adapters.quantised import Quantised
 from bench.contracts import Adapter, datasets
 from bench.data import ROOT
+from bench.errors import SuiteError
 from bench.saliency import CRITERIA
+from bench.suite import parse
 from tests.adapters.families import Quiet
 
 TEXT = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
@@ -41,6 +43,16 @@ def test_every_field_is_a_part_of_the_recipe_but_no_path(family: type[Adapter]) 
     assert recipe(weights="a.safetensors") == recipe(weights="b.safetensors") == recipe()
     assert recipe(channels=[3]) != recipe()
     assert recipe(channels=[16, 32]) == recipe()  # its default
+
+
+@pytest.mark.parametrize("adapter", ["pruned_channels", "zeroed", "deployed"])
+def test_a_mistake_in_the_model_that_is_compressed_is_told_where_it_stands(adapter: str) -> None:
+    model = (
+        "{adapter: small_cnn, args: {widht: 3}}" if adapter != "pruned_channels" else "{adapter: cnn, args: {widht: 3}}"
+    )
+    text = f"name: bad\nmodels:\n  - name: a\n    adapter: {adapter}\n    args: {{model: {model}, target: onnx}}\n"
+    with pytest.raises(SuiteError, match=r"models\[0\]\.args\.model\.args\.widht: unknown key 'widht'"):
+        parse(text.encode(), "bad.yaml", Path())
 
 
 @pytest.mark.slow
