@@ -9,6 +9,10 @@ TIMES = ("latency", "throughput", "cold_start", "overhead", "fit_seconds", "cpu_
 WORST = "worst"  # in the place of an attack: the samples that survive every attack of that norm
 
 REFUSAL = ("coverage", "answered_accuracy")  # of models that refuse some inputs
+OF_PASSES = (
+    "mean_accuracy",
+    "unanimous_accuracy",
+)  # attacked stochastic models: over all passes of an input
 SELECTIVE = ("aurc", "e_aurc", "coverage_at_risk_0.01", "coverage_at_risk_0.05")
 CONFIDENCE = (  # of the untouched inputs; `_scaled`: after temperature scaling fitted apart
     *("ece", "rms_calibration", "mad_calibration", "soft_f1", "brier", "nll"),
@@ -20,7 +24,7 @@ JOINT = ("joint_rms_calibration", "joint_soft_f1")  # of inliers and outliers to
 FITTED = ("precision", "recall", "f1", "flagged", "fit_seconds", "state_bytes")  # of detectors that fit
 
 SHARES = (  # in [0, 1], printed in percent
-    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "attack_success"),
+    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "attack_success", *OF_PASSES),
     *("coverage", "answered_accuracy"),
 )
 

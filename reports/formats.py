@@ -30,7 +30,7 @@ COSTS = {
 }
 RATIOS = ("speedup", "compression_ratio", "theoretical_speedup")  # baseline / own
 HIGHER = (
-    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "median_distance"),
+    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "median_distance", *names.OF_PASSES),
     *("auroc", "ap_out", "ap_in", "throughput"),
     *("precision", "recall", "f1", "soft_f1", "joint_soft_f1", "coverage", "answered_accuracy"),
     *("score", *RATIOS),
@@ -84,6 +84,8 @@ def heading(name: str) -> tuple[str, str]:
             return "Certified", f"{certificate} {NORMS.get(norm, norm)} ≤ {epsilon}"
         case ["attack_success", norm, attack, epsilon]:
             return "Attack success", f"{attack} {NORMS.get(norm, norm)} ≤ {epsilon}"
+        case [kind, norm, attack, epsilon] if kind in names.OF_PASSES:
+            return attack, f"{kind.partition('_')[0]} {NORMS.get(norm, norm)} ≤ {epsilon}"
         case ["median_distance", norm, attack]:
             return "Median distance", f"{attack} {NORMS.get(norm, norm)}"
         case ["forwards" | "backwards" as way, _, attack]:
