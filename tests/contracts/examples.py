@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 import bench.detectors.odin_pca  # noqa: F401 - registers the detector
+from adapters.binarised import Binarised
 from adapters.deployed import pack as pack_deployed
 from adapters.odin_cnn import OdinCnn
 from adapters.reference import SmallCnn, SmallCnnBinarised, SmallCnnPruned
@@ -71,7 +72,14 @@ def _deployed() -> tuple[Adapter, bytes]:
     return adapter, pack_deployed(weights, weights, facts)
 
 
+def _binarised() -> tuple[Adapter, bytes]:
+    """On the digits, with random weights."""
+    adapter = Binarised(data=DatasetChoice(dataset="digits"), variant="C", width=8)
+    return adapter, state_to_bytes(adapter.stored(adapter.net()))
+
+
 EXAMPLES: dict[str, Callable[[], tuple[Adapter, bytes | None]]] = {
+    "binarised": _binarised,
     "deployed": _deployed,
     "mlflow": _mlflow,
     "odin_cnn": _odin_cnn,
