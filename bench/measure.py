@@ -25,6 +25,7 @@ from bench.contracts import (
     Figure,
     Gradients,
     Judging,
+    Keep,
     Knowledge,
     Norm,
     PairedProbe,
@@ -33,6 +34,7 @@ from bench.contracts import (
     certificates,
 )
 from bench.errors import PluginError
+from bench.examples import Keeper
 from bench.gradient_checks import examine
 from bench.metering import Metered, Passes, Untouched, judged, predictions
 from bench.metrics.intervals import median
@@ -40,6 +42,7 @@ from bench.names import COST_SUFFIX
 from bench.randomness import SampleRandom, seed_of
 from bench.records import REFUSED, figures_table, samples_table
 from bench.swift import swift
+from bench.token_ids import check_attack, check_vocabulary, gain
 
 TOLERANCE = 1e-6  # by which a verified input may leave the ball or the bounds: rounding of float32
 
@@ -95,17 +98,20 @@ def attacked(
     indices: Indices,
     seed: int,
     judging: Judging = ONCE,
+    keep: Keep | None = None,
 ) -> pa.Table:
     """What an attack does to a block of samples.
 
     epsilons: ascending, in input units. purpose: keeps this attack's random numbers apart from another's. judging: how
-    the untouched and the adversarial inputs of a stochastic model are judged.
+    the untouched and the adversarial inputs of a stochastic model are judged. keep: how what it crafts is kept in the
+    records (bench.examples).
     """
     if attack.knowledge is Knowledge.WHITE_BOX and model.gradients is Gradients.NONE:
         raise PluginError(
             f"attack '{attack.name}' needs gradients, and this model has none",
             "take an attack that sees only scores or decisions (`gauntlet list attacks` says which)",
         )
+    check_attack(attack, model)
     labels, x, scores = _untouched(model, samples, indices)
     prediction, unmoved = _judged_untouched(model, x, labels, indices, judging)
     kept = np.repeat(unmoved[:, None], len(epsilons), axis=1)
@@ -117,6 +123,8 @@ def attacked(
     escaped = np.zeros(n, dtype=bool)
     asked = swift(model, x) if attack.swift else model
     passes = Passes.zero(n)
+    keeper = Keeper(x, model.bounds, keep)
+    gains = np.full(n, np.nan)  # of texts
 
     blind = model.stochastic and attack.knowledge is Knowledge.WHITE_BOX and not attack.averages
     proved = _proofs(attack, epsilons, model, x, labels, np.flatnonzero(prediction == labels))
@@ -132,10 +140,13 @@ def attacked(
             model, attack.norm, x[rows], moved, epsilon, labels[rows], judging, verification
         )
         escaped[rows] |= ~inside
+        if attack.tokens:
+            gains[rows] = np.where(inside, gain(model, x[rows], moved), gains[rows])
         reached = inside[:, None] & (far[:, None] <= np.asarray(epsilons) + TOLERANCE)
         kept[rows] = np.where(reached, np.minimum(kept[rows], share[:, None]), kept[rows])
         lost = inside & (found != labels[rows]) & (found != REFUSED)
         final[rows[lost]] = found[lost]
+        keeper.take(rows[lost], moved[torch.from_numpy(lost)])
         return lost, far
 
     if attack.minimal:
@@ -153,7 +164,7 @@ def attacked(
                 distance[rows[lost]] = far[lost]
                 broken[rows[lost], column:] = True
 
-    return samples_table(
+    table = samples_table(
         {
             "sample": indices,
             "label": labels,
@@ -163,6 +174,7 @@ def attacked(
             "distance": pa.array(distance, mask=~np.isfinite(distance)),
             "adversarial_prediction": final,
             "escaped": escaped,
+            "gain": pa.array(gains, mask=np.isnan(gains)),
             "forwards": passes.forwards,
             "backwards": passes.backwards,
             "gradients": [str(model.gradients)] * n,
@@ -173,6 +185,7 @@ def attacked(
             **_groups(samples, indices),
         }
     )
+    return keeper.beside(table, model)
 
 
 def certified(
@@ -333,6 +346,7 @@ def distances(norm: Norm, difference: Tensor) -> NDArray[np.float64]:
 
 
 def _untouched(model: Classifier, samples: Samples, indices: Indices) -> tuple[NDArray[np.int32], Tensor, Tensor]:
+    check_vocabulary(model, samples)
     x = samples.fetch(indices).to(model.device)
     torch.manual_seed(
         seed_of("untouched", *map(int, indices[:1]))
