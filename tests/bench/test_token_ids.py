@@ -52,7 +52,7 @@ def fewest(text: Tensor, label: int) -> int:
 
 def test_on_a_bag_of_words_the_attack_needs_exactly_the_fewest_words():
     needed = [fewest(text, label) for text, label in zip(TEXTS[:4], LABELS[:4], strict=True)]
-    assert needed == [1, 2, 2, 2]
+    assert needed == [1, 2, 2, 1]
     attack = WordSubstitution(candidates=10)
     for epsilon in (1, 2, 3):
         table = measure.attacked(attack, (float(epsilon),), "test", BagOfWords(), texts(), np.arange(5), 0)

@@ -7,7 +7,12 @@ import numpy as np
 import torch
 
 import bench.detectors.odin_pca  # noqa: F401 - registers the detector
+from adapters.block_drop import BlockDropModel
+from adapters.checkerboard import Checkerboard
 from adapters.deployed import pack as pack_deployed
+from adapters.doubly_nested import DoublyNestedModel
+from adapters.family import Family
+from adapters.lstm import Lstm
 from adapters.odin_cnn import OdinCnn
 from adapters.reference import SmallCnn, SmallCnnBinarised, SmallCnnPruned
 from adapters.reference_nets import binary_weights, pack
@@ -71,8 +76,35 @@ def _deployed() -> tuple[Adapter, bytes]:
     return adapter, pack_deployed(weights, weights, facts)
 
 
+def _family(cls: type[Family], **fields: object) -> tuple[Adapter, bytes]:
+    """With random weights: what is checked holds before training as after it."""
+    adapter = cls.model_validate({"data": {"dataset": "digits"}} | fields)
+    torch.manual_seed(0)
+    return adapter, state_to_bytes(adapter.net().state_dict())
+
+
+def _checkerboard() -> tuple[Adapter, bytes]:
+    adapter = Checkerboard(data=DatasetChoice(dataset="digits"), padding="fixed")
+    before = {f"before.{name}": value for name, value in adapter.control().net().state_dict().items()}
+    return adapter, state_to_bytes(adapter.net().state_dict() | before)
+
+
+def _lstm() -> tuple[Adapter, bytes]:
+    words = ("", "<unknown>", *"abcdefgh")
+    ids = torch.randint(1, len(words), (12, 6), generator=torch.Generator().manual_seed(0))
+    data = Samples(np.arange(12) % 3, lambda rows: ids[rows], (6,), Bounds(0, 9), ("a", "b", "c"), "random", {}, words)
+    adapter = Lstm.model_validate({"hidden": 4, "train": {"epochs": 1, "batch_size": 4}})
+    training = adapter.training()
+    assert training is not None
+    return adapter, training.train(data, None, 0, _Silent())
+
+
 EXAMPLES: dict[str, Callable[[], tuple[Adapter, bytes | None]]] = {
+    "block_drop": lambda: _family(BlockDropModel),
+    "checkerboard": _checkerboard,
     "deployed": _deployed,
+    "doubly_nested": lambda: _family(DoublyNestedModel, threshold=0.12),
+    "lstm": _lstm,
     "mlflow": _mlflow,
     "odin_cnn": _odin_cnn,
     "onnx": lambda: _built("onnx", {"feature_layers": ["activated"]}, models.onnx_of(models.small_net())),
