@@ -68,6 +68,7 @@ def clean(
             "confidence": _confidence(scores),
             "logits": list(scores.cpu().numpy().astype(np.float32)),
             "kept": list(kept[:, None]) if model.stochastic else [None] * len(indices),
+            **_groups(samples, indices),
         }
     )
 
@@ -175,6 +176,7 @@ def attacked(
             "kept": list(kept) if model.stochastic else [None] * n,
             "transferred": [model.source is not None if attack.knowledge is Knowledge.TRANSFER else None] * n,
             "proved": [None] * n if proved is None else list(proved),
+            **_groups(samples, indices),
         }
     )
 
@@ -194,6 +196,7 @@ def certified(
             "prediction": prediction,
             "confidence": _confidence(scores),
             "proved": list(proved),
+            **_groups(samples, indices),
         }
     )
 
@@ -277,6 +280,7 @@ def detected(
             "score": outlying,
             "outlier": np.full(len(indices), outlier),
             **({} if detector.threshold is None else {"flagged": outlying > detector.threshold}),
+            **_groups(samples, indices),
         }
     )
 
@@ -373,6 +377,14 @@ def _verify(
     if epsilon is not None:
         inside &= far <= epsilon + TOLERANCE
     return inside, far, *judged(model, moved, labels, judging, seed)
+
+
+def _groups(samples: Samples, indices: Indices) -> dict[str, list[list[str]]]:
+    """The column `groups` of the records; nothing where the data have none."""
+    columns = {name: np.asarray(column)[indices] for name, column in samples.groups.items()}
+    if not columns:
+        return {}
+    return {"groups": [[f"{name}={column[row]}" for name, column in columns.items()] for row in range(len(indices))]}
 
 
 def _confidence(scores: Tensor) -> NDArray[np.float32]:

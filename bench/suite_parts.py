@@ -213,7 +213,7 @@ class Evaluations(Part):
 
         Where two probes yield a figure of one name, the later one's has its label appended, as in bench.metrics.rows.
         """
-        found = dict.fromkeys((names.CLEAN_ACCURACY, *names.CONFIDENCE, *names.REFUSAL))
+        found = dict.fromkeys((names.CLEAN_ACCURACY, *names.CONFIDENCE, *names.REFUSAL, *names.CORRUPTION))
         worst: dict[str, dict[float, None]] = {}
         for spec in self.attacks:
             here = f"{spec.norm}/{spec.name}"
@@ -231,6 +231,7 @@ class Evaluations(Part):
             for figure in contracts.probes.get(probe.probe).figures():
                 found[f"{figure}/{probe.name}" if figure in found else figure] = None
         if compared:
+            found |= dict.fromkeys(names.RELATIVE_CORRUPTION)
             found |= dict.fromkeys(ratio for ratio, metric in names.RATIOS.items() if metric in found)
         for detector in self.detectors:
             found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in (*names.DETECTION, *names.JOINT))

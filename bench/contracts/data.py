@@ -20,7 +20,8 @@ class Samples:
 
     labels: (n,) int64 in [0, len(class_names)). `fetch` takes indices (k,) int64 and returns (k, *input_shape): float32
     in `bounds`, or int64 ids of `vocabulary` for texts (then `bounds` are 0 and the largest id; id 0 fills up what is
-    shorter than the longest). `digest` is of the content: the same bytes give the same digest wherever they lie.
+    shorter than the longest). `digest` is of the content, groups included: the same bytes give the same digest wherever
+    they lie.
     """
 
     labels: NDArray[np.int64]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import names
-from bench.metrics import confidence, indicators, outliers, robustness
+from bench.metrics import confidence, corruption, indicators, outliers, robustness
 from bench.metrics.efficiency import merged
 from bench.metrics.proofs import check_proofs, proofs, proved_counts
 from bench.metrics.robustness import Attacked
@@ -111,6 +111,8 @@ class _Line:
     def clean(self, cell: Cell) -> None:
         name = self.add(names.CLEAN_ACCURACY, robustness.clean_accuracy(cell.table), cell)
         self.check_complete(name, cell)
+        for error, metric in corruption.errors(cell.table).items():
+            self.add(error, metric, cell)
         for refusal, metric in robustness.refusals(cell.table).items():
             self.add(refusal, metric, cell)
         for told in (

@@ -9,15 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-import adapters.cifar
-import adapters.digits
-import adapters.huggingface
-import adapters.idx
-import adapters.image_folder
-import adapters.npz
-import adapters.outlier_sets
-import adapters.scipy_docs
-import adapters.text_file  # noqa: F401 - each registers its data sets
 from bench.catalogue import CATALOGUE
 from bench.contracts import Samples, datasets
 from bench.data import ROOT
@@ -103,6 +94,14 @@ def noise(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
     return {"kind": "blobs", "input_shape": (3, 8, 8), "size": 40}
 
 
+def corrupted(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
+    return {"dataset": "digits", "limit": 12, "corruptions": ["fog", "shot_noise"], "severities": [2]}
+
+
+def rotated(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
+    return {"dataset": "digits", "limit": 12, "angles": [0, 20, 90]}
+
+
 def huggingface(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
     library = pytest.importorskip("datasets", reason="the extra `huggingface` is not installed")
     columns = library.Features({"image": library.Image(), "label": library.ClassLabel(names=["a", "b", "c"])})
@@ -139,6 +138,8 @@ EXAMPLES: dict[str, Callable[[Path, pytest.MonkeyPatch], Arguments]] = {
     "noise": noise,
     "scipy_docs": digits,
     "text_file": text_file,
+    "corrupted": corrupted,
+    "rotated": rotated,
 }
 
 
