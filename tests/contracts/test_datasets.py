@@ -9,6 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+import adapters.cifar
+import adapters.digits
+import adapters.huggingface
+import adapters.idx
+import adapters.image_folder
+import adapters.npz
+import adapters.outlier_sets
+import adapters.scipy_docs
+import adapters.shifts
+import adapters.text_file  # noqa: F401 - each registers its data sets
 from bench.catalogue import CATALOGUE
 from bench.contracts import Samples, datasets
 from bench.data import ROOT
