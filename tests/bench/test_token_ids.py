@@ -9,6 +9,7 @@ from bench import measure, plugins
 from bench.contracts import Bounds, Classifier, Gradients, Norm, Samples
 from bench.errors import PluginError, SuiteError
 from bench.metrics import rows
+from bench.probes.macs_under_attack import MacsUnderAttack
 from bench.randomness import SampleRandom
 from bench.records import Cell, Kind
 from bench.suite import parse
@@ -116,6 +117,30 @@ def test_an_attack_on_numbers_is_refused_by_the_engine_too():
 
     with pytest.raises(PluginError, match="'fgsm' moves inputs by small amounts"):
         measure.attacked(FastGradientSign(norm=Norm.LINF), (0.1,), "test", WithSlope(), texts(), np.arange(2), 0)
+
+
+def test_the_operations_of_texts_under_attack_ask_for_an_attack_on_words():
+    probe = MacsUnderAttack(epsilon=0.1, attack="fgsm")
+    with pytest.raises(PluginError, match="'fgsm' moves inputs by small amounts"):
+        probe.measure(WithModule(), texts(), None)
+    words = MacsUnderAttack(epsilon=2, norm=Norm.L0, attack="word_substitution", inputs=4)
+    found = {figure.name: figure.value for figure in words.measure(WithModule(), texts(), None)}
+    assert found["attacked_macs"] == 7 * 2
+    assert found["attacked_macs/ratio"] == 1
+
+
+class WithModule(BagOfWords):
+    """A linear layer over the counts of words."""
+
+    def __init__(self) -> None:
+        self._module = torch.nn.Linear(7, 2, bias=False).requires_grad_(False)
+
+    @property
+    def module(self) -> torch.nn.Module:
+        return self._module
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self._module(torch.nn.functional.one_hot(x, 7).sum(1).float())
 
 
 SUITE = """
