@@ -25,6 +25,7 @@ from bench.contracts import (
     Figure,
     Gradients,
     Judging,
+    Keep,
     Knowledge,
     Norm,
     PairedProbe,
@@ -33,6 +34,7 @@ from bench.contracts import (
     certificates,
 )
 from bench.errors import PluginError
+from bench.examples import Keeper
 from bench.gradient_checks import examine
 from bench.metering import Metered, Passes, Untouched, judged, predictions
 from bench.metrics.intervals import median
@@ -96,11 +98,13 @@ def attacked(
     indices: Indices,
     seed: int,
     judging: Judging = ONCE,
+    keep: Keep | None = None,
 ) -> pa.Table:
     """What an attack does to a block of samples.
 
     epsilons: ascending, in input units. purpose: keeps this attack's random numbers apart from another's. judging: how
-    the untouched and the adversarial inputs of a stochastic model are judged.
+    the untouched and the adversarial inputs of a stochastic model are judged. keep: how what it crafts is kept in the
+    records (bench.examples).
     """
     if attack.knowledge is Knowledge.WHITE_BOX and model.gradients is Gradients.NONE:
         raise PluginError(
@@ -119,6 +123,7 @@ def attacked(
     escaped = np.zeros(n, dtype=bool)
     asked = swift(model, x) if attack.swift else model
     passes = Passes.zero(n)
+    keeper = Keeper(x, model.bounds, keep)
     gains = np.full(n, np.nan)  # of texts
 
     blind = model.stochastic and attack.knowledge is Knowledge.WHITE_BOX and not attack.averages
@@ -141,6 +146,7 @@ def attacked(
         kept[rows] = np.where(reached, np.minimum(kept[rows], share[:, None]), kept[rows])
         lost = inside & (found != labels[rows]) & (found != REFUSED)
         final[rows[lost]] = found[lost]
+        keeper.take(rows[lost], moved[torch.from_numpy(lost)])
         return lost, far
 
     if attack.minimal:
@@ -158,7 +164,7 @@ def attacked(
                 distance[rows[lost]] = far[lost]
                 broken[rows[lost], column:] = True
 
-    return samples_table(
+    table = samples_table(
         {
             "sample": indices,
             "label": labels,
@@ -179,6 +185,7 @@ def attacked(
             **_groups(samples, indices),
         }
     )
+    return keeper.beside(table, model)
 
 
 def certified(

@@ -27,7 +27,8 @@ GROUPED = ("worst_group", "disparity", "group_sd")  # over the groups of a colum
 CORRUPTION = ("mean_corruption_error", "untouched_error")  # of data under common corruptions
 RELATIVE_CORRUPTION = ("mce", "relative_mce")  # the same in units of a baseline's
 SHARES = (  # in [0, 1], printed in percent
-    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "attack_success", *OF_PASSES),
+    *("clean_accuracy", "robust_accuracy", "robust_accuracy_8bit", "certified_accuracy", "attack_success"),
+    *OF_PASSES,
     *("coverage", "answered_accuracy"),
     *("corruption_error", *CORRUPTION),
 )
@@ -56,6 +57,11 @@ def score(name: str) -> str:
 def robust_accuracy(norm: str, evaluation: str, epsilon: float) -> str:
     """`robust_accuracy/linf/pgd/0.1`"""
     return f"robust_accuracy/{norm}/{evaluation}/{epsilon:g}"
+
+
+def quantised(name: str) -> str:
+    """`robust_accuracy_8bit/linf/pgd/0.1`: where adversarial inputs are rounded to 8 bits once they are crafted."""
+    return name.replace("robust_accuracy", "robust_accuracy_8bit", 1)
 
 
 def worst_case(norm: str, epsilon: float) -> str:

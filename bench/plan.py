@@ -84,12 +84,14 @@ class EvaluationRef(PluginRef):
     hardware: str | None = None  # digest of the hardware that a timing is valid for
     outliers: DatasetRef | None = None
     judging: Judging | None = None  # of stochastic models
+    keep: str | None = None  # how an attack keeps what it crafts
 
     @property
     def identity(self) -> Any:
         outliers = self.outliers.identity if self.outliers else None
         judging = self.judging.model_dump() if self.judging else None
-        return [self.kind, *super().identity, self.norm, self.epsilons, self.hardware, outliers, judging]
+        kept = [self.keep] if self.keep else []
+        return [self.kind, *super().identity, self.norm, self.epsilons, self.hardware, outliers, judging, *kept]
 
 
 class Fit(Frozen):

@@ -170,7 +170,8 @@ class Resolver:
             found.append(
                 EvaluationRef(
                     kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons, knowledge=attack.knowledge,
-                    minimal=attack.minimal, judging=self.suite.stochastic, **_described(spec.name, attack),
+                    minimal=attack.minimal, judging=self.suite.stochastic, keep=spec.keep,
+                    **_described(spec.name, attack),
                 )
             )  # fmt: skip
         for detection in asked.detectors:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench import contracts, measure, plugins
-from bench.contracts import Classifier, Detector, PairedProbe, Report, Samples
+from bench.contracts import Classifier, Detector, Keep, PairedProbe, Report, Samples
 from bench.data import subset
 from bench.errors import DataError, GauntletError, PluginError
 from bench.gpu import exact_arithmetic
@@ -185,8 +185,8 @@ class Worker:
         if ref.kind is Kind.ATTACK:
             attack = contracts.attacks.build(ref.plugin, {**ref.args, "norm": ref.norm})
             purpose = repr(ref.identity[:3])
-            judging = ref.judging or measure.ONCE
-            return measure.attacked(attack, ref.epsilons, purpose, model, samples, indices, cell.seed, judging)
+            judging, keep = ref.judging or measure.ONCE, None if ref.keep is None else Keep(ref.keep)
+            return measure.attacked(attack, ref.epsilons, purpose, model, samples, indices, cell.seed, judging, keep)
         if ref.kind is Kind.CERTIFICATE:
             certificate = contracts.certificates.build(ref.plugin, {**ref.args, "norm": ref.norm})
             return measure.certified(certificate, ref.epsilons, model, samples, indices)

@@ -94,6 +94,15 @@ def robust_accuracy(attacked: Attacked, epsilon: float) -> Metric:
     return share(~attacked.broken_at(epsilon))
 
 
+def quantised_accuracy(cell: Cell, epsilon: float) -> Metric:
+    """`robust_accuracy` where what the attack crafted counts only if it still loses the label once rounded to 8 bits,
+    which moves each value by at most half a level (1/510 of the bounds' width); Wilson interval."""
+    held = _column(cell.table, "quantised_prediction") == _column(cell.table, "label")
+    order = np.argsort(_column(cell.table, "sample"), kind="stable")
+    attacked = Attacked.of(cell)
+    return share(~attacked.wrong & (~attacked.broken_at(epsilon) | held[order]))
+
+
 def success_rate(attacked: Attacked, epsilon: float) -> Metric:
     """Share of the samples which are right untouched that the attack breaks: 1 - robust/clean; Wilson interval."""
     return share(attacked.broken_at(epsilon)[~attacked.wrong])

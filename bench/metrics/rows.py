@@ -137,6 +137,8 @@ class _Line:
         for epsilon in cell.epsilons:
             name = names.robust_accuracy(cell.norm, cell.evaluation, epsilon)
             self.add(name, robustness.robust_accuracy(attacked, epsilon), cell)
+            if cell.table.num_rows and not cell.table["quantised_prediction"].null_count:
+                self.add(names.quantised(name), robustness.quantised_accuracy(cell, epsilon), cell)
             rate = name.replace("robust_accuracy", "attack_success", 1)
             self.add(rate, robustness.success_rate(attacked, epsilon), cell)
         for name, metric in robustness.of_passes(cell).items():
