@@ -34,18 +34,15 @@ from bench.suite_parts import (
     Evaluations,
     default_label,
 )
+from bench.suite_texts import unsuited
 from bench.suite_words import leaves, model_in, troubles
 from bench.suite_yaml import Document, Finding, Keys, describe
-from bench.token_ids import refusal
 
 LoadPlugins = Callable[[Sequence[str], Path], None]
 
 EVALUATIONS = {"attacks": "attack", "probes": "probe", "detectors": "detector", "certificates": "certificate"}
-BESIDE = {
-    "attack": "norm",
-    "certificate": "norm",
-    "dataset": "split",
-}  # the field of a plugin that stands beside its name, not under `args`
+# the field of a plugin that stands beside its name, not under `args`
+BESIDE = {"attack": "norm", "certificate": "norm", "dataset": "split"}
 
 
 class Checks:
@@ -77,7 +74,8 @@ class Checks:
                     self.plugin((*keys, "outliers"), entry.get("outliers"), "dataset")
                     self.detector(keys, entry)
         self.unique("evaluations", labels)
-        self.texts()
+        for keys, message in unsuited(self.entries("datasets"), [*self.entries("evaluations", "attacks")]):
+            self.find((*keys, "attack"), message)
         self.baselines()
         self.unique("models", [(keys, entry.get("name")) for keys, entry in self.entries("models")])
         self.unique("data sets", [(keys, _label(entry, "dataset")) for keys, entry in self.entries("datasets")])
@@ -207,23 +205,6 @@ class Checks:
                 continue
             if issubclass(REGISTRIES["probes"].get(name), PairedProbe):
                 self.find(keys, f"'{name}' compares a model with its baseline: add `baseline: NAME` to a model")
-
-    def texts(self) -> None:
-        """Attacks on words for data sets of token ids, and no others; known before anything is loaded."""
-        for _, data in self.entries("datasets"):
-            name, args = data.get("dataset"), data.get("args") or {}
-            if not isinstance(name, str) or name not in REGISTRIES["datasets"]:
-                continue
-            try:
-                tokens = REGISTRIES["datasets"].build(name, args).tokens
-            except (ValueError, TypeError, GauntletError):
-                continue  # its arguments are wrong, which is told at them
-            for keys, entry in self.entries("evaluations", "attacks"):
-                attack = entry.get("attack")
-                if isinstance(attack, str) and attack in REGISTRIES["attacks"]:
-                    cls = REGISTRIES["attacks"].get(attack)
-                    if message := refusal(attack, cls.tokens, tokens=tokens):
-                        self.find((*keys, "attack"), message)
 
     def radii(self, name: str, entry: dict[str, Any], keys: Keys) -> None:
         if not any(did_you_mean(key, ["epsilons"]) for key in entry if key != "epsilons"):  # told at that key

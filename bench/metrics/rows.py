@@ -26,6 +26,8 @@ KINDS: Mapping[str, str] = {
     "suspect": "The robustness may be misjudged: something says that the attacks' gradients are not to be trusted.",
     "surrogate": "The model's gradients are stand-ins (a straight-through estimator, say): a white-box attack may have "
     "missed what attacks without gradients find.",
+    "transferred": "Crafted on a model that this one was made from, by an attacker who does not know what was "
+    "added: it is not ranked with figures of attackers who do.",
     "floor": "Nothing survives, so that this epsilon tells no models apart.",
     "not found": "The search found no adversarial input at all for some samples, at any distance. A search without "
     "limit should always find one: the attack may have failed, not the model resisted.",
@@ -156,6 +158,8 @@ class _Line:
         self.check_complete(subject, cell)
         if cell.knowledge == "white-box" and "surrogate" in cell.table["gradients"].unique().to_pylist():
             self.flag(subject, "surrogate", "the attack followed a backward pass that is not the model's derivative")
+        if True in cell.table["transferred"].unique().to_pylist():
+            self.flag(subject, "transferred", "the attacker saw the model that this one was made from, not this one")
         self.certified += [cell]  # its own proofs have to hold as well
         for epsilon, count in proved_counts(cell):
             self.flag(subject, "proved", f"{count} of {cell.table.num_rows} samples at {epsilon:g} were not attacked")

@@ -8,10 +8,14 @@ import torch
 
 import bench.detectors.odin_pca  # noqa: F401 - registers the detector
 from adapters.binarised import Binarised
+from adapters.block_drop import BlockDropModel
 from adapters.certified import Certified
+from adapters.checkerboard import Checkerboard
 from adapters.cnn import Cnn
 from adapters.deployed import pack as pack_deployed
+from adapters.doubly_nested import DoublyNestedModel
 from adapters.family import Family
+from adapters.lstm import Lstm
 from adapters.odin_cnn import OdinCnn
 from adapters.reference import SmallCnn, SmallCnnBinarised, SmallCnnPruned
 from adapters.reference_nets import binary_weights, pack
@@ -75,6 +79,29 @@ def _deployed() -> tuple[Adapter, bytes]:
     return adapter, pack_deployed(weights, weights, facts)
 
 
+def _untrained(cls: type[Family], **fields: object) -> tuple[Adapter, bytes]:
+    """With random weights: what is checked holds before training as after it."""
+    adapter = cls.model_validate({"data": {"dataset": "digits"}} | fields)
+    torch.manual_seed(0)
+    return adapter, state_to_bytes(adapter.net().state_dict())
+
+
+def _checkerboard() -> tuple[Adapter, bytes]:
+    adapter = Checkerboard(data=DatasetChoice(dataset="digits"), padding="fixed")
+    before = {f"before.{name}": value for name, value in adapter.control().net().state_dict().items()}
+    return adapter, state_to_bytes(adapter.net().state_dict() | before)
+
+
+def _lstm() -> tuple[Adapter, bytes]:
+    words = ("", "<unknown>", *"abcdefgh")
+    ids = torch.randint(1, len(words), (12, 6), generator=torch.Generator().manual_seed(0))
+    data = Samples(np.arange(12) % 3, lambda rows: ids[rows], (6,), Bounds(0, 9), ("a", "b", "c"), "random", {}, words)
+    adapter = Lstm.model_validate({"hidden": 4, "train": {"epochs": 1, "batch_size": 4}})
+    training = adapter.training()
+    assert training is not None
+    return adapter, training.train(data, None, 0, _Silent())
+
+
 def _family(adapter: Family, parent: bytes | None = None) -> tuple[Adapter, bytes]:
     """Trained for a moment, on noise: BatchNorm has to know what it is given, else nothing passes a sign."""
     x = torch.rand((40, *adapter.shape), generator=torch.Generator().manual_seed(0))
@@ -116,6 +143,10 @@ EXAMPLES: dict[str, Callable[[], tuple[Adapter, bytes | None]]] = {
     "cnn": _cnn,
     "deployed": _deployed,
     "growl": lambda: _derived("growl", strength=0.01, spread=0.01),
+    "block_drop": lambda: _untrained(BlockDropModel),
+    "checkerboard": _checkerboard,
+    "doubly_nested": lambda: _untrained(DoublyNestedModel, threshold=0.12),
+    "lstm": _lstm,
     "mlflow": _mlflow,
     "monte_carlo_quantised": lambda: _derived("monte_carlo_quantised"),
     "odin_cnn": _odin_cnn,
