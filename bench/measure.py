@@ -49,15 +49,15 @@ Indices = NDArray[np.int64]
 
 def clean(model: Classifier, samples: Samples, indices: Indices) -> pa.Table:
     """Predictions, confidences and scores of untouched inputs."""
-    labels, x, scores = _untouched(model, samples, indices)
+    labels, x, scores = untouched(model, samples, indices)
     return samples_table(
         {
             "sample": indices,
             "label": labels,
             "prediction": answers(model, x, scores),
-            "confidence": _confidence(scores),
+            "confidence": confidence_of(scores),
             "logits": list(scores.cpu().numpy().astype(np.float32)),
-            **_groups(samples, indices),
+            **groups_of(samples, indices),
         }
     )
 
@@ -80,7 +80,7 @@ def attacked(
             f"attack '{attack.name}' needs gradients, and this model has none",
             "take an attack that sees only scores or decisions (`gauntlet list attacks` says which)",
         )
-    labels, x, scores = _untouched(model, samples, indices)
+    labels, x, scores = untouched(model, samples, indices)
     prediction = answers(model, x, scores)
     n = len(indices)
     broken = np.zeros((n, len(epsilons)), dtype=bool)
@@ -99,7 +99,7 @@ def attacked(
         target = torch.from_numpy(labels[rows].astype(np.int64)).to(model.device)
         with Untouched(model, f"attack '{attack.name}'"):
             moved = attack.run(Metered(asked, passes, rows), x[rows], target, epsilon, random).detach()
-        inside, far, found = _verify(model, attack.norm, x[rows], moved, epsilon)
+        inside, far, found = verified(model, attack.norm, x[rows], moved, epsilon)
         escaped[rows] |= ~inside
         lost = inside & (found != labels[rows]) & (found != REFUSED)
         final[rows[lost]] = found[lost]
@@ -125,7 +125,7 @@ def attacked(
             "sample": indices,
             "label": labels,
             "prediction": prediction,
-            "confidence": _confidence(scores),
+            "confidence": confidence_of(scores),
             "broken": list(broken),
             "distance": pa.array(distance, mask=~np.isfinite(distance)),
             "adversarial_prediction": final,
@@ -134,7 +134,7 @@ def attacked(
             "backwards": passes.backwards,
             "gradients": [str(model.gradients)] * n,
             "proved": [None] * n if proved is None else list(proved),
-            **_groups(samples, indices),
+            **groups_of(samples, indices),
         }
     )
 
@@ -143,7 +143,7 @@ def certified(
     certificate: Certificate, epsilons: tuple[float, ...], model: Classifier, samples: Samples, indices: Indices
 ) -> pa.Table:
     """At which epsilons a certificate proves each sample of a block. What is wrong untouched is never proved."""
-    labels, x, scores = _untouched(model, samples, indices)
+    labels, x, scores = untouched(model, samples, indices)
     prediction = predictions(scores)
     with Untouched(model, f"certificate '{certificate.name}'"):
         proved = _proved(certificate, epsilons, model, x, labels, np.flatnonzero(prediction == labels))
@@ -152,9 +152,9 @@ def certified(
             "sample": indices,
             "label": labels,
             "prediction": prediction,
-            "confidence": _confidence(scores),
+            "confidence": confidence_of(scores),
             "proved": list(proved),
-            **_groups(samples, indices),
+            **groups_of(samples, indices),
         }
     )
 
@@ -221,7 +221,7 @@ def detected(
             f"the model takes inputs of shape {tuple(model.input_shape)}, these have {samples.input_shape}",
             "choose outliers of the inliers' shape",
         )
-    labels, x, scores = _untouched(model, samples, indices)
+    labels, x, scores = untouched(model, samples, indices)
     random = SampleRandom.of(seed, f"{detector.name}/{outlier}", [int(index) for index in indices])
     with Untouched(model, f"detector '{detector.name}'"):
         outlying = np.asarray(detector.score(model, x, random), dtype=np.float64)
@@ -234,11 +234,11 @@ def detected(
             "sample": indices,
             "label": labels,
             "prediction": predictions(scores),
-            "confidence": _confidence(scores),
+            "confidence": confidence_of(scores),
             "score": outlying,
             "outlier": np.full(len(indices), outlier),
             **({} if detector.threshold is None else {"flagged": outlying > detector.threshold}),
-            **_groups(samples, indices),
+            **groups_of(samples, indices),
         }
     )
 
@@ -296,7 +296,7 @@ def distances(norm: Norm, difference: Tensor) -> NDArray[np.float64]:
     return lengths[norm]().cpu().numpy()
 
 
-def _untouched(model: Classifier, samples: Samples, indices: Indices) -> tuple[NDArray[np.int32], Tensor, Tensor]:
+def untouched(model: Classifier, samples: Samples, indices: Indices) -> tuple[NDArray[np.int32], Tensor, Tensor]:
     x = samples.fetch(indices).to(model.device)
     torch.manual_seed(
         seed_of("untouched", *map(int, indices[:1]))
@@ -308,7 +308,7 @@ def _untouched(model: Classifier, samples: Samples, indices: Indices) -> tuple[N
     return samples.labels[indices].astype(np.int32), x, scores.float()
 
 
-def _verify(
+def verified(
     model: Classifier, norm: Norm, x: Tensor, moved: Tensor, epsilon: float | None
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.int32]]:
     """Of each moved input: whether it is inside the threat model, how far it went, and its class in a clean pass."""
@@ -325,7 +325,7 @@ def _verify(
     return inside, far, found
 
 
-def _groups(samples: Samples, indices: Indices) -> dict[str, list[list[str]]]:
+def groups_of(samples: Samples, indices: Indices) -> dict[str, list[list[str]]]:
     """The column `groups` of the records; nothing where the data have none."""
     columns = {name: np.asarray(column)[indices] for name, column in samples.groups.items()}
     if not columns:
@@ -333,5 +333,5 @@ def _groups(samples: Samples, indices: Indices) -> dict[str, list[list[str]]]:
     return {"groups": [[f"{name}={column[row]}" for name, column in columns.items()] for row in range(len(indices))]}
 
 
-def _confidence(scores: Tensor) -> NDArray[np.float32]:
+def confidence_of(scores: Tensor) -> NDArray[np.float32]:
     return scores.double().softmax(dim=1).amax(dim=1).float().cpu().numpy()

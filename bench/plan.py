@@ -81,10 +81,12 @@ class EvaluationRef(PluginRef):
     processes: int = 1  # fresh ones, each of which measures it once
     hardware: str | None = None  # digest of the hardware that a timing is valid for
     outliers: DatasetRef | None = None
+    adversarial: "EvaluationRef | None" = None  # an attack that makes the outliers, of the cell's own samples
 
     @property
     def identity(self) -> Any:
-        outliers = self.outliers.identity if self.outliers else None
+        made = self.outliers or self.adversarial
+        outliers = made.identity if made else None
         return [self.kind, *super().identity, self.norm, self.epsilons, self.hardware, outliers]
 
 
@@ -121,6 +123,8 @@ class CellPlan(Frozen):
     @property
     def size(self) -> int:
         """Number of samples: of the data set, and behind them those of a detector's outliers."""
+        if self.evaluation.adversarial is not None:
+            return 2 * self.dataset.size
         return self.dataset.size + (self.evaluation.outliers.size if self.evaluation.outliers else 0)
 
     @property

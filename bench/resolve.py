@@ -24,7 +24,7 @@ from bench.plan import DatasetRef, EvaluationRef, Fit, ModelRef, Resolved, conte
 from bench.plugins import engine_digest, source_digest
 from bench.records import Kind
 from bench.store import Store, digest
-from bench.suite import DatasetSpec, DetectorSpec, ModelSpec, Suite
+from bench.suite import AttackSpec, DatasetSpec, DetectorSpec, ModelSpec, Suite
 from bench.worker import FitTask, TrainTask
 
 CLEAN = "clean"
@@ -157,17 +157,12 @@ class Resolver:
         asked = self.suite.evaluations
         found = [EvaluationRef(label=CLEAN, plugin=CLEAN, kind=Kind.CLEAN, versions={"torch": version("torch")})]
         for spec in asked.attacks:
-            attack = spec.build()
-            found.append(
-                EvaluationRef(
-                    kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons, knowledge=attack.knowledge,
-                    minimal=attack.minimal, **_described(spec.name, attack),
-                )
-            )  # fmt: skip
+            found.append(_attack(spec))
         for detection in asked.detectors:
-            outliers = self._dataset(detection.outliers)
             described = _described(detection.name, detection.build())
-            found.append(EvaluationRef(kind=Kind.DETECTOR, outliers=outliers, **described))
+            outliers = self._dataset(detection.outliers) if detection.outliers else None
+            made = _attack(detection.adversarial) if detection.adversarial else None
+            found.append(EvaluationRef(kind=Kind.DETECTOR, outliers=outliers, adversarial=made, **described))
             if detection.cost:
                 described["label"] += COST_SUFFIX
                 found.append(EvaluationRef(kind=Kind.COST, exclusive=True, hardware=self.hardware, **described))
@@ -225,6 +220,14 @@ def versions(plugin: Plugin) -> dict[str, str]:
         return {name: version(name) for name in plugin.distributions()}
     except PackageNotFoundError as problem:
         raise PluginError(f"{plugin.name}: needs the package {problem.name}", f"pip install {problem.name}") from None
+
+
+def _attack(spec: AttackSpec) -> EvaluationRef:
+    attack = spec.build()
+    return EvaluationRef(
+        kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons, knowledge=attack.knowledge, minimal=attack.minimal,
+        **_described(spec.name, attack),
+    )  # fmt: skip
 
 
 def _described(label: str, plugin: Plugin) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from bench import contracts, measure, plugins
+from bench import contracts, deception, measure, plugins
 from bench.contracts import Classifier, Detector, PairedProbe, Report, Samples
 from bench.data import subset
 from bench.errors import DataError, GauntletError, PluginError
@@ -174,10 +174,16 @@ class Worker:
         detector = self._detector(cell)
         if ref.kind is Kind.COST:
             return measure.cost(ref.label, detector, model, samples, chosen, cell.seed, ref.hardware)
-        assert ref.outliers is not None, "a detector is judged against outliers"
         parts = [measure.detected(detector, False, model, samples, indices, cell.seed)] if len(indices) else []
         first, last = max(0, task.start - len(chosen)), task.stop - len(chosen)
-        if last > first:
+        if last > first and ref.adversarial is not None:
+            made = ref.adversarial
+            attack = contracts.attacks.build(made.plugin, {**made.args, "norm": made.norm})
+            epsilon = made.epsilons[0] if made.epsilons and not attack.minimal else None
+            mine = chosen[first:last]
+            parts.append(deception.deceived(detector, attack, epsilon, model, samples, mine, cell.seed))
+        elif last > first:
+            assert ref.outliers is not None, "a detector is judged against outliers"
             others, picked = self._dataset(ref.outliers)
             parts.append(measure.detected(detector, True, model, others, picked[first:last], cell.seed))
         return pa.concat_tables(parts)

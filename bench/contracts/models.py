@@ -1,7 +1,7 @@
 """What is measured: a classifier, the adapter that builds it, and the training that makes its weights."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,6 +51,20 @@ class Classifier(ABC):
     def refuses(self, x: Tensor) -> Tensor:
         """Which inputs it declines to answer, (n,) bool on the CPU. The engine asks only where `can_refuse` is set."""
         return torch.zeros(len(x), dtype=torch.bool)
+
+    def suspicion(self, x: Tensor) -> Tensor | None:
+        """How outlying the detector that guards this model finds inputs: what an adaptive attack lowers.
+
+        x as for `logits`. Returns (n,) float64, differentiable with respect to x, above 0 where the input is flagged
+        (the plain score, where the detector has no threshold). None: no detector guards it. Raises PluginError for a
+        detector without a gradient.
+        """
+        return None
+
+    def members(self) -> Sequence["Classifier"]:
+        """The classifiers that an ensemble is made of; or what this one was at earlier epochs of its training, the
+        earliest first, and itself last. None for most."""
+        return ()
 
     def rows(self, rows: Tensor) -> "Classifier":
         """The same classifier for a part of the batch that an attack was given: its passes are charged to those rows.
