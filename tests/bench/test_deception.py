@@ -46,8 +46,6 @@ def suite(**entry) -> Suite:
                     {"detector": "odin_pca", "name": "rss", "adversarial": PGD, "fit_on": DIGITS} | entry,
                 ]
             },
-                "detectors": [{"detector": "odin_pca", "name": "rss", "adversarial": PGD, "fit_on": DIGITS} | entry]
-            },
             "resources": {"batch_size": 16},
         }
     )
