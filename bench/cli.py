@@ -37,6 +37,9 @@ class Format(StrEnum):
 SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE", help="the suite, a YAML file", show_default=False)]
 Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="where everything that a run leaves behind lies")]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="change a key of the suite (repeatable)")]
+Profile = Annotated[
+    str | None, typer.Option("--profile", metavar="NAME", help="another form of the suite, of its `profiles:`")
+]
 Only = Annotated[
     str | None, typer.Option("--only", metavar="PATTERN", help="shell pattern on model/dataset/evaluation")
 ]
@@ -67,6 +70,7 @@ def run(
     workers: Annotated[int | None, typer.Option(min=1, help="default: as many as the cluster has room for")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="samples in a task (resources.batch_size)")] = None,
     set_: Set = [],  # noqa: B006 - typer copies it
+    profile: Profile = None,
     only: Only = None,
     address: Annotated[str | None, typer.Option(metavar="RAY", help="a running Ray cluster; default: one here")] = None,
     tracking_uri: Uri = None,
@@ -80,7 +84,7 @@ def run(
 
     overrides = [*set_, *([f"resources.batch_size={batch_size}"] if batch_size else [])]
     verbs.name_registry(output, tracking_uri)
-    opened = verbs.open_suite(suite, overrides)
+    opened = verbs.open_suite(suite, overrides, profile)
     options = Options(output, workers, address, only, tuple(sys.argv))
     with display(sys.stderr) as shown:
         done = engine(opened.suite, opened.text, opened.sources, options, shown)
@@ -96,6 +100,7 @@ def plan(
     suite: SuiteFile,
     output: Output = OUTPUT,
     set_: Set = [],  # noqa: B006
+    profile: Profile = None,
     only: Only = None,
     tracking_uri: Uri = None,
 ) -> None:
@@ -103,15 +108,17 @@ def plan(
     from bench import verbs
 
     verbs.name_registry(output, tracking_uri)
-    print(verbs.describe_plan(verbs.open_suite(suite, set_).suite, output, only), end="")
+    print(verbs.describe_plan(verbs.open_suite(suite, set_, profile).suite, output, only), end="")
 
 
 @app.command()
-def validate(suite: SuiteFile, set_: Set = []) -> None:  # noqa: B006
-    """Check a suite: every mistake at once, each with its place and the nearest right name."""
+def validate(suite: SuiteFile, set_: Set = [], profile: Profile = None) -> None:  # noqa: B006
+    """Check a suite and all its profiles, or one: every mistake at once, with its place and the nearest right name."""
     from bench import verbs
 
-    found = verbs.open_suite(suite, set_).suite
+    found = verbs.open_suite(suite, set_, profile).suite
+    for other in found.profiles if profile is None else ():
+        verbs.open_suite(suite, set_, other)
     print(f"{suite}: valid: {len(found.models)} models, {len(found.datasets)} data sets")
 
 

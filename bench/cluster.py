@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray._private import ray_constants
@@ -30,6 +30,7 @@ from bench import placement
 from bench.contracts import Report
 from bench.dispatch import Alive, Done, Event, Lost, Ready
 from bench.errors import ClusterError
+from bench.jobs import AnyJob, FitJob, TaskJob
 from bench.plan import Task
 from bench.plugins import PACKAGES, ROOT, Source
 from bench.records import Reason
@@ -38,79 +39,16 @@ from bench.worker import FitTask, Outcome, TrainTask, Worker
 SIGN_OF_LIFE = 5.0  # seconds
 
 
-@dataclass(frozen=True)
-class TaskJob:
-    """A task of a submission, for a worker."""
+class Files(Protocol):
+    """What workers are given, and what they leave for another attempt: `bench.store.Store` is one."""
 
-    task: Task
+    def blob(self, key: str) -> bytes:
+        """Bytes by their digest."""
 
-    @property
-    def key(self) -> str:
-        return self.task.key
+    def checkpoint(self, key: str) -> bytes | None:
+        """How far a training is, by its key; None where it has not begun."""
 
-    @property
-    def group(self) -> str:
-        return self.task.cell.model.label
-
-    @property
-    def title(self) -> str:
-        return self.task.cell.label
-
-    @property
-    def blobs(self) -> list[str]:
-        """Digests of the bytes that it needs: of the model, of a baseline, and of what a detector has learnt."""
-        cell = self.task.cell
-        keys = [ref.weights for ref in (cell.model, cell.baseline) if ref is not None]
-        return [key for key in (*keys, cell.fit and cell.fit.state) if key]
-
-
-@dataclass(frozen=True)
-class TrainJob:
-    """A training, for a worker."""
-
-    task: TrainTask
-
-    @property
-    def key(self) -> str:
-        return self.task.key
-
-    @property
-    def group(self) -> str:
-        return self.task.label
-
-    @property
-    def title(self) -> str:
-        return f"train {self.task.label}"
-
-    @property
-    def blobs(self) -> list[str]:
-        return [self.task.parent] if self.task.parent else []
-
-
-@dataclass(frozen=True)
-class FitJob:
-    """The fitting of a detector, for a worker."""
-
-    task: FitTask
-
-    @property
-    def key(self) -> str:
-        return self.task.key
-
-    @property
-    def group(self) -> str:
-        return self.task.model.label
-
-    @property
-    def title(self) -> str:
-        return f"fit {self.task.label}"
-
-    @property
-    def blobs(self) -> list[str]:
-        return [self.task.parent] if self.task.parent else []
-
-
-AnyJob = TaskJob | TrainJob | FitJob
+    def set_checkpoint(self, key: str, state: bytes) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -235,12 +173,12 @@ class Cluster:
     def pool(
         self,
         sources: Sequence[Source],
-        weights: Callable[[str], bytes],
+        files: Files,
         progress: Callable[[str, int, int], None],
         avoided: Callable[[], str | None] = lambda: None,
         alone: bool = False,
     ) -> "RayPool":
-        """Workers that know these plugin modules. weights: bytes by digest, asked once. progress: of trainings.
+        """Workers that know these plugin modules. files: each blob is asked for once. progress: of trainings.
 
         avoided: a node on which no worker may start at the moment. alone: each worker has a node to itself.
         """
@@ -250,7 +188,7 @@ class Cluster:
                 return placement.alone(ray.nodes(), self.options, _here())
             return placement.elsewhere(self.options, avoided())
 
-        return RayPool(options, sources, weights, progress)
+        return RayPool(options, sources, files, progress)
 
 
 class _Actor:
@@ -268,9 +206,11 @@ class _Actor:
         self._refs |= blobs
         return self._worker.run(task)
 
-    def train(self, task: TrainTask, blobs: "dict[str, ray.ObjectRef]", told: ActorHandle) -> Outcome:
+    def train(
+        self, task: TrainTask, blobs: "dict[str, ray.ObjectRef]", told: ActorHandle, saved: bytes | None
+    ) -> Outcome:
         self._refs |= blobs
-        return self._worker.train(task, _Told(task.label, told))
+        return self._worker.train(task, _Told(task.label, task.key, told, saved))
 
     def fit(self, task: FitTask, blobs: "dict[str, ray.ObjectRef]") -> Outcome:
         self._refs |= blobs
@@ -282,18 +222,23 @@ class _Actor:
 
 
 class _Board:
-    """Where trainings on other machines tell how far they are."""
+    """Where trainings on other machines tell how far they are, and leave their states: the latest of each."""
 
     def __init__(self) -> None:
         self._news: deque[tuple[str, int, int]] = deque(maxlen=1000)
+        self._states: dict[str, bytes] = {}
 
     def tell(self, label: str, done: int, total: int) -> None:
         self._news.append((label, done, total))
 
-    def news(self) -> list[tuple[str, int, int]]:
-        news = list(self._news)
+    def save(self, key: str, state: bytes) -> None:
+        self._states[key] = state
+
+    def news(self) -> tuple[list[tuple[str, int, int]], dict[str, bytes]]:
+        news, states = list(self._news), self._states
         self._news.clear()
-        return news
+        self._states = {}
+        return news, states
 
 
 Actor = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=1)(_Actor)
@@ -303,9 +248,11 @@ Board = ray.remote(num_cpus=0)(_Board)
 class _Told(Report):
     """Sends every hundredth of a training to the board, and a sign of life now and then; waits for no answer."""
 
-    def __init__(self, label: str, board: ActorHandle) -> None:
+    def __init__(self, label: str, key: str, board: ActorHandle, saved: bytes | None) -> None:
         self._label = label
+        self._key = key
         self._board = board
+        self._saved = saved
         self._last = -1
         self._spoke = 0.0
 
@@ -315,6 +262,12 @@ class _Told(Report):
             self._last, self._spoke = part, time.monotonic()
             self._board.tell.remote(self._label, done, total)
 
+    def saved(self) -> bytes | None:
+        return self._saved
+
+    def save(self, state: bytes) -> None:
+        self._board.save.remote(self._key, state)
+
 
 class RayPool:
     """A `bench.dispatch.Pool` whose workers are Ray actors."""
@@ -323,12 +276,12 @@ class RayPool:
         self,
         options: Callable[[], dict[str, Any]],
         sources: Sequence[Source],
-        weights: Callable[[str], bytes],
+        files: Files,
         progress: Callable[[str, int, int], None],
     ) -> None:
         self._options = options
         self._sources = ray.put(list(sources))
-        self._weights = weights
+        self._files = files
         self._progress = progress
         self._blobs: dict[str, ray.ObjectRef] = {}
         self._actors: dict[int, ActorHandle] = {}
@@ -336,6 +289,7 @@ class RayPool:
         self._started = 0
         self._board: ActorHandle | None = None
         self._trains: dict[str, int] = {}  # label of a training -> its worker
+        self._unfinished: dict[ray.ObjectRef, str] = {}  # answer of a training that is awaited, or lost -> its key
 
     def start(self) -> int:
         self._started += 1
@@ -354,7 +308,9 @@ class RayPool:
         else:
             self._board = self._board or Board.remote()
             self._trains[job.task.label] = worker
-            answer = actor.train.remote(job.task, blobs, self._board)
+            self._tell()  # a lost worker's last state
+            answer = actor.train.remote(job.task, blobs, self._board, self._files.checkpoint(job.key))
+            self._unfinished[answer] = job.key
         self._waiting[answer] = (worker, False)
 
     def wait(self, seconds: float) -> list[Event]:
@@ -389,6 +345,7 @@ class RayPool:
             return self._lost(worker, f"the worker failed: {_line(problem)}")
         except RayError as problem:
             return self._lost(worker, f"{type(problem).__name__}: {_line(problem)}")
+        self._unfinished.pop(ref, None)
         return Ready(worker) if first else Done(worker, answer)
 
     def _lost(self, worker: int, problem: str, reason: Reason = Reason.WORKER) -> Lost:
@@ -397,18 +354,22 @@ class RayPool:
 
     def _blob(self, key: str) -> "ray.ObjectRef":
         if key not in self._blobs:
-            self._blobs[key] = ray.put(self._weights(key))
+            self._blobs[key] = ray.put(self._files.blob(key))
         return self._blobs[key]
 
     def _tell(self) -> list[Event]:
-        """Pass on how far trainings are; each of them is alive."""
+        """Pass on how far trainings are, each of which is alive, and keep their states."""
         if self._board is None:
             return []
         alive: set[int] = set()
-        with contextlib.suppress(RayActorError, GetTimeoutError):  # news are a courtesy: without them work goes on
-            for label, done, total in ray.get(self._board.news.remote(), timeout=2.0):
+        # news are a courtesy, and a state only saves time: without them work goes on
+        with contextlib.suppress(RayActorError, GetTimeoutError):
+            news, states = ray.get(self._board.news.remote(), timeout=2.0)
+            for label, done, total in news:
                 self._progress(label, done, total)
                 alive.add(self._trains[label])
+            for key in states.keys() & set(self._unfinished.values()):
+                self._files.set_checkpoint(key, states[key])
         return [Alive(worker) for worker in sorted(alive)]
 
 

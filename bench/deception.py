@@ -6,11 +6,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.contracts import Attack, Classifier, Detector, Gradients, Knowledge, Samples
+from bench.contracts import Attack, Classifier, Detector, Gradients, Judging, Knowledge, Samples
 from bench.errors import PluginError
-from bench.measure import Indices, confidence_of, groups_of, untouched, verified
-from bench.metering import Metered, Passes, Untouched, answers
-from bench.randomness import SampleRandom
+from bench.measure import ONCE, Indices, confidence_of, groups_of, judged_untouched, untouched, verified
+from bench.metering import Metered, Passes, Untouched
+from bench.randomness import SampleRandom, seed_of
 from bench.records import REFUSED, samples_table
 
 
@@ -57,6 +57,7 @@ def deceived(
     samples: Samples,
     indices: Indices,
     seed: int,
+    judging: Judging = ONCE,
 ) -> pa.Table:
     """Outlier scores of what an attack makes of a block of inliers.
 
@@ -69,8 +70,8 @@ def deceived(
             f"attack '{attack.name}' needs gradients, and this model has none",
             "take an attack that sees only scores or decisions (`gauntlet list attacks` says which)",
         )
-    labels, x, scores = untouched(model, samples, indices)
-    prediction = answers(model, x, scores)
+    labels, x, _ = untouched(model, samples, indices)
+    prediction, _ = judged_untouched(model, x, labels, indices, judging)
     rows = np.flatnonzero(prediction == labels)
     passes, moved = Passes.zero(len(x)), x.clone()
     broken, escaped = np.zeros(len(x), dtype=bool), np.zeros(len(x), dtype=bool)
@@ -82,7 +83,10 @@ def deceived(
         with Untouched(model, f"attack '{attack.name}'"):
             seen = Metered(Guarded(model, detector), passes, rows)
             moved[torch.from_numpy(rows)] = attack.run(seen, x[rows], target, epsilon, random).detach()
-        inside, far, found = verified(model, attack.norm, x[rows], moved[rows], epsilon)
+        verification = seed_of(seed, "verify", purpose, *map(int, indices[rows[:1]]))
+        inside, far, found, _ = verified(
+            model, attack.norm, x[rows], moved[rows], epsilon, labels[rows], judging, verification
+        )
         escaped[rows] = ~inside
         lost = inside & (found != labels[rows]) & (found != REFUSED)
         broken[rows], final[rows[lost]], distance[rows[lost]] = lost, found[lost], far[lost]

@@ -9,6 +9,10 @@ TIMES = ("latency", "throughput", "cold_start", "overhead", "fit_seconds", "cpu_
 WORST = "worst"  # in the place of an attack: the samples that survive every attack of that norm
 
 REFUSAL = ("coverage", "answered_accuracy")  # of models that refuse some inputs
+OF_PASSES = (
+    "mean_accuracy",
+    "unanimous_accuracy",
+)  # attacked stochastic models: over all passes of an input
 SELECTIVE = ("aurc", "e_aurc", "coverage_at_risk_0.01", "coverage_at_risk_0.05")
 CONFIDENCE = (  # of the untouched inputs; `_scaled`: after temperature scaling fitted apart
     *("ece", "rms_calibration", "mad_calibration", "soft_f1", "brier", "nll"),
@@ -24,7 +28,7 @@ GROUPED = ("worst_group", "disparity", "group_sd")  # over the groups of a colum
 CORRUPTION = ("mean_corruption_error", "untouched_error")  # of data under common corruptions
 RELATIVE_CORRUPTION = ("mce", "relative_mce")  # the same in units of a baseline's
 SHARES = (  # in [0, 1], printed in percent
-    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "attack_success"),
+    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "attack_success", *OF_PASSES),
     *("coverage", "answered_accuracy"),
     *("corruption_error", *CORRUPTION),
 )
@@ -91,7 +95,7 @@ def of_group(by: str, value: str, metric: str) -> str:
 
 
 HIGHER = (  # how figures begin of which more is better; everything else is a cost
-    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "median_distance"),
+    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "median_distance", *OF_PASSES),
     *("auroc", "ap_out", "ap_in", "throughput"),
     *("precision", "recall", "f1", "soft_f1", "joint_soft_f1", "coverage", "answered_accuracy"),
     *("score", "speedup", "compression_ratio", "theoretical_speedup"),

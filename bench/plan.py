@@ -15,8 +15,10 @@ from typing import Any
 
 from pydantic import Field
 
-from bench.contracts import Frozen
+from bench.contracts import Frozen, Judging
 from bench.records import Kind
+
+EXAMINED = "examined"  # argument of the clean pass: at so many samples the gradients are checked
 
 
 def content_key(*parts: Any) -> str:
@@ -82,12 +84,14 @@ class EvaluationRef(PluginRef):
     hardware: str | None = None  # digest of the hardware that a timing is valid for
     outliers: DatasetRef | None = None
     adversarial: "EvaluationRef | None" = None  # an attack that makes the outliers, of the cell's own samples
+    judging: Judging | None = None  # of stochastic models
 
     @property
     def identity(self) -> Any:
         made = self.outliers or self.adversarial
         outliers = made.identity if made else None
-        return [self.kind, *super().identity, self.norm, self.epsilons, self.hardware, outliers]
+        judging = self.judging.model_dump() if self.judging else None
+        return [self.kind, *super().identity, self.norm, self.epsilons, self.hardware, outliers, judging]
 
 
 class Fit(Frozen):

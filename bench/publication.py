@@ -16,11 +16,15 @@ METRICS_PER_ROW = 40  # more make MLflow's tables unreadable; all of them are in
 
 @dataclass(frozen=True)
 class ModelFact:
-    """What a model of the suite is: its adapter, the digest of its weights (None: it has none), its arguments."""
+    """What a model of the suite is: its adapter, the digest of its weights (None: it has none), its arguments.
+
+    curves: of its training, by name, a point an epoch.
+    """
 
     adapter: str
     weights: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class RunSpec:
     metrics: Mapping[str, float]
     files: Mapping[str, Path | str]
     failed: bool = False
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)  # the point of step 1 first
 
 
 def row_runs(publication: Publication) -> Iterator[RunSpec]:
@@ -98,7 +103,8 @@ def row_runs(publication: Publication) -> Iterator[RunSpec]:
                 _run(publication, key, notes, params, metrics, {**publication.files, **own}, bool(row.failures))
             )
         content = _digest([[row.model_dump(mode="json") for row in rows], asdict(fact), [_told(run) for run in runs]])
-        yield from (replace(run, content=content) for run in runs)
+        curves = {mlflow_key(f"training/{name}"): curve for name, curve in fact.curves.items()}
+        yield from (replace(run, content=content, curves=curves) for run in runs)
 
 
 def evaluation_runs(publication: Publication) -> Iterator[RunSpec]:

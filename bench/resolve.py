@@ -9,10 +9,13 @@ from bench.contracts import (
     Adapter,
     Attack,
     Certificate,
+    Judging,
+    Knowledge,
     PairedProbe,
     Plugin,
     Samples,
     Training,
+    attacks,
     certificates,
     datasets,
     detectors,
@@ -20,7 +23,7 @@ from bench.contracts import (
 from bench.data import subset
 from bench.errors import DataError, PluginError
 from bench.names import COST_SUFFIX
-from bench.plan import DatasetRef, EvaluationRef, Fit, ModelRef, Resolved, content_key
+from bench.plan import EXAMINED, DatasetRef, EvaluationRef, Fit, ModelRef, Resolved, content_key
 from bench.plugins import engine_digest, source_digest
 from bench.records import Kind
 from bench.store import Store, digest
@@ -28,6 +31,7 @@ from bench.suite import AttackSpec, DatasetSpec, DetectorSpec, ModelSpec, Suite
 from bench.worker import FitTask, TrainTask
 
 CLEAN = "clean"
+EXAMINED_SAMPLES = 64  # at which gradients are checked, where an attack will follow them
 
 
 @dataclass(frozen=True)
@@ -155,13 +159,19 @@ class Resolver:
 
     def _evaluations(self) -> tuple[EvaluationRef, ...]:
         asked = self.suite.evaluations
-        found = [EvaluationRef(label=CLEAN, plugin=CLEAN, kind=Kind.CLEAN, versions={"torch": version("torch")})]
+        white = any(attacks.get(spec.attack).knowledge is Knowledge.WHITE_BOX for spec in asked.attacks)
+        found = [
+            EvaluationRef(
+                label=CLEAN, plugin=CLEAN, kind=Kind.CLEAN, versions={"torch": version("torch")},
+                args={EXAMINED: EXAMINED_SAMPLES} if white else {}, judging=self.suite.stochastic,
+            )
+        ]  # fmt: skip
         for spec in asked.attacks:
-            found.append(_attack(spec))
+            found.append(_attack(spec, self.suite.stochastic))
         for detection in asked.detectors:
             described = _described(detection.name, detection.build())
             outliers = self._dataset(detection.outliers) if detection.outliers else None
-            made = _attack(detection.adversarial) if detection.adversarial else None
+            made = _attack(detection.adversarial, self.suite.stochastic) if detection.adversarial else None
             found.append(EvaluationRef(kind=Kind.DETECTOR, outliers=outliers, adversarial=made, **described))
             if detection.cost:
                 described["label"] += COST_SUFFIX
@@ -222,11 +232,11 @@ def versions(plugin: Plugin) -> dict[str, str]:
         raise PluginError(f"{plugin.name}: needs the package {problem.name}", f"pip install {problem.name}") from None
 
 
-def _attack(spec: AttackSpec) -> EvaluationRef:
+def _attack(spec: AttackSpec, judging: Judging) -> EvaluationRef:
     attack = spec.build()
     return EvaluationRef(
         kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons, knowledge=attack.knowledge, minimal=attack.minimal,
-        **_described(spec.name, attack),
+        judging=judging, **_described(spec.name, attack),
     )  # fmt: skip
 
 

@@ -24,7 +24,12 @@ from bench.records import SAMPLES, Cell, Row
 from bench.runs import Run
 from bench.suite import Leaderboard
 
-DERIVED = ("attack_success", "forwards", "backwards")  # metrics that matter least where there is room for few
+DERIVED = (
+    "attack_success",
+    *names.OF_PASSES,
+    "forwards",
+    "backwards",
+)  # where there is room for few: least
 
 # The schema of `gauntlet records`: what was evaluated, then the columns of bench.records.SAMPLES.
 EXPORT = pa.schema(
@@ -139,7 +144,10 @@ def publication(
         "manifest.json": run.read("manifest.json"),
         **reports,
     }
-    models = {ref.label: ModelFact(ref.plugin, ref.weights, ref.args) for ref in resolved.models}
+    models = {
+        ref.label: ModelFact(ref.plugin, ref.weights, ref.args, run.store.curves(ref.training) if ref.training else {})
+        for ref in resolved.models
+    }
     facts = {ref.label: DatasetFact(ref.plugin, ref.digest, ref.size, ref.classes) for ref in resolved.datasets}
     hardware = manifest["hardware"]
     columns = leaderboard(run).columns

@@ -9,10 +9,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.cluster import AnyJob, Cluster, FitJob, RayPool, Share, TaskJob, TrainJob, cluster
+from bench.cluster import Cluster, RayPool, Share, cluster
 from bench.dispatch import Canceled, Dispatcher
 from bench.errors import GauntletError
 from bench.fingerprint import fingerprint, fingerprint_digest
+from bench.jobs import AnyJob, FitJob, TaskJob, TrainJob
 from bench.plan import CellPlan, Resolved, Task
 from bench.plugins import Source
 from bench.progress import Display
@@ -132,7 +133,7 @@ class _Job:
 
         def sink(job: AnyJob, outcome: Outcome, attempts: int) -> None:
             if isinstance(outcome, Measured):
-                self.store.set_trained(job.key, self.store.put_blob(outcome.data), outcome.seconds)
+                self.store.set_trained(job.key, self.store.put_blob(outcome.data), outcome.seconds, outcome.curves)
                 self.display.advance(job.title, 100)
             else:
                 self._untrained[job.key] = outcome
@@ -196,7 +197,7 @@ class _Job:
         """avoided: a node that takes no part at the moment. alone: one worker, which waits until it has a node."""
         joined = self._cluster
         assert joined is not None
-        pool: RayPool = joined.pool(self.sources, self.store.blob, self._trained, avoided, alone)
+        pool: RayPool = joined.pool(self.sources, self.store, self._trained, avoided, alone)
         Dispatcher(
             pool,
             sink,

@@ -2,11 +2,12 @@
 
     <url>/records/ab/abcdef….parquet    the records of one task, by the task's key
     <url>/blobs/ab/abcdef…              weights, by the digest of their bytes
-    <url>/trained/ab/abcdef….json       which weights a training made, by the training's key
+    <url>/trained/ab/abcdef….json       which weights a training made, by the training's key, and its curves
+    <url>/checkpoints/ab/abcdef…        how far a training is that has not ended, by its key
 
-Nothing is ever changed: a file is written beside its place, synced, and renamed into it (an object store puts whole
-objects anyway), so a reader sees all of it or nothing. Writing the same thing twice is harmless. One process writes:
-the driver; so no worker needs to see this place.
+Nothing but checkpoints is ever changed: a file is written beside its place, synced, and renamed into it (an object
+store puts whole objects anyway), so a reader sees all of it or nothing. Writing the same thing twice is harmless. One
+process writes: the driver; so no worker needs to see this place.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +25,8 @@ import pyarrow as pa
 from bench.errors import StoreError
 from bench.records import decode
 
-RECORDS, BLOBS, TRAINED = "records", "blobs", "trained"
-_SUFFIX = {RECORDS: ".parquet", BLOBS: "", TRAINED: ".json"}
+RECORDS, BLOBS, TRAINED, CHECKPOINTS = "records", "blobs", "trained", "checkpoints"
+_SUFFIX = {RECORDS: ".parquet", BLOBS: "", TRAINED: ".json", CHECKPOINTS: ""}
 
 
 def digest(data: bytes) -> str:
@@ -98,14 +99,40 @@ class Store:
         weights = str(json.loads(data)["weights"])
         return weights if self._fs.exists(self._path(BLOBS, weights)) else None
 
-    def set_trained(self, key: str, weights: str, seconds: float | None = None) -> None:
-        """seconds: that it took."""
-        self._write(TRAINED, key, json.dumps({"weights": weights, "seconds": seconds}).encode())
+    def set_trained(
+        self, key: str, weights: str, seconds: float | None = None, curves: Mapping[str, Sequence[float]] | None = None
+    ) -> None:
+        """The training is done, its checkpoint goes. seconds: that it took; curves: a point an epoch, by figure."""
+        made = {"weights": weights, "seconds": seconds, "curves": {name: list(c) for name, c in (curves or {}).items()}}
+        self._write(TRAINED, key, json.dumps(made).encode())
+        path = self._path(CHECKPOINTS, key)
+        if self._fs.exists(path):
+            self._fs.rm_file(path)
 
     def cost(self, key: str) -> tuple[float | None, int]:
         """What a training (or a fit) that is done took, and what it made: (seconds, bytes)."""
         made = json.loads(self._read(TRAINED, key) or b"{}")
         return made.get("seconds"), int(self._fs.size(self._path(BLOBS, made["weights"])))
+
+    def curves(self, key: str) -> dict[str, list[float]]:
+        """The curves of a training that is done: by name, a point an epoch. Empty where it told none."""
+        return dict(json.loads(self._read(TRAINED, key) or b"{}").get("curves") or {})
+
+    def set_checkpoint(self, key: str, state: bytes) -> None:
+        """Keep how far a training is, in place of what was kept before."""
+        self._write(CHECKPOINTS, key, digest(state).encode() + state)
+
+    def checkpoint(self, key: str) -> bytes | None:
+        """How far a training is; None where it has not begun, or has ended. Raises StoreError for a damaged one."""
+        data = self._read(CHECKPOINTS, key)
+        if data is None:
+            return None
+        if digest(data[32:]).encode() != data[:32]:
+            raise StoreError(
+                f"{self._path(CHECKPOINTS, key)}: damaged checkpoint",
+                "`gauntlet store verify --repair` removes it, and the training starts anew",
+            )
+        return data[32:]
 
     # --- housekeeping
 
@@ -119,7 +146,12 @@ class Store:
     def verify(self, *, repair: bool = False) -> list[Damage]:
         """Read everything back. With `repair`, what is damaged is removed, so that the next run makes it again."""
         damages = []
-        for kind, check in ((RECORDS, self.read), (BLOBS, self.blob)):
+        checks: tuple[tuple[str, Callable[[str], object]], ...] = (
+            (RECORDS, self.read),
+            (BLOBS, self.blob),
+            (CHECKPOINTS, self.checkpoint),
+        )
+        for kind, check in checks:
             for key in self.keys(kind):
                 try:
                     check(key)
@@ -132,9 +164,7 @@ class Store:
     def collect(self, used: Iterable[str], *, dry_run: bool = False) -> list[str]:
         """Remove what has a key that is not in `used`, and half-written files. Returns the paths."""
         keep = set(used)
-        doomed = [
-            path for kind in (RECORDS, BLOBS, TRAINED) for path in self._files(kind) if _key(path, kind) not in keep
-        ]
+        doomed = [path for kind in _SUFFIX for path in self._files(kind) if _key(path, kind) not in keep]
         if not dry_run:
             for path in doomed:
                 self._fs.rm_file(path)

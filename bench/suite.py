@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from bench import suite_yaml
 from bench.errors import PluginError
 from bench.suite_checks import Checks, LoadPlugins
-from bench.suite_overrides import override
+from bench.suite_overrides import override, use_profile
 from bench.suite_parts import (
     AttackSpec,
     DatasetSpec,
@@ -53,19 +53,25 @@ def no_plugins(entries: Sequence[str], folder: Path) -> None:
 
 
 def load(
-    path: Path, *, overrides: Sequence[str] = (), roots: Sequence[Path] = (), load_plugins: LoadPlugins = no_plugins
+    path: Path,
+    *,
+    profile: str | None = None,
+    overrides: Sequence[str] = (),
+    roots: Sequence[Path] = (),
+    load_plugins: LoadPlugins = no_plugins,
 ) -> Suite:
     """The suite in a file.
 
-    overrides: `KEY=VALUE` each, such as `models[0].args.width=8`; VALUE is YAML. roots: folders besides the suite's own
-    and the current one where files may lie; relative paths are looked up beside the suite, then in each of them.
+    profile: one of the suite's own, whose changes come first. overrides: `KEY=VALUE` each, such as
+    `models[0].args.width=8`; VALUE is YAML. roots: folders besides the suite's own and the current one where files may
+    lie; relative paths are looked up beside the suite, then in each of them.
     load_plugins: called with one entry of `plugins:` at a time, and the suite's folder, before names are checked;
     raises PluginError. Afterwards paths among the arguments are absolute, save those of data sets that
     are not there (yet).
 
     Raises SuiteError with everything that is wrong, in the order of the file.
     """
-    return _check(suite_yaml.read(path), path.parent, overrides, roots, load_plugins)
+    return _check(suite_yaml.read(path), path.parent, profile, overrides, roots, load_plugins)
 
 
 def parse(
@@ -73,12 +79,13 @@ def parse(
     source: str,
     folder: Path,
     *,
+    profile: str | None = None,
     overrides: Sequence[str] = (),
     roots: Sequence[Path] = (),
     load_plugins: LoadPlugins = no_plugins,
 ) -> Suite:
     """Like `load`, for YAML that is at hand. `source` stands before line and column; paths are relative to `folder`."""
-    return _check(suite_yaml.parse(content, source), folder, overrides, roots, load_plugins)
+    return _check(suite_yaml.parse(content, source), folder, profile, overrides, roots, load_plugins)
 
 
 def to_yaml(suite: Suite) -> str:
@@ -87,8 +94,15 @@ def to_yaml(suite: Suite) -> str:
 
 
 def _check(
-    document: Document, folder: Path, overrides: Sequence[str], roots: Sequence[Path], load_plugins: LoadPlugins
+    document: Document,
+    folder: Path,
+    profile: str | None,
+    overrides: Sequence[str],
+    roots: Sequence[Path],
+    load_plugins: LoadPlugins,
 ) -> Suite:
+    if profile is not None:
+        use_profile(document, profile)
     for number, assignment in enumerate(overrides):
         override(document, assignment, number)
     checks = Checks(document, folder, roots)

@@ -11,7 +11,17 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bench.contracts import REGISTRIES, AdapterChoice, Attack, Certificate, Dataset, DatasetChoice, PairedProbe, Plugin
+from bench.contracts import (
+    REGISTRIES,
+    Adapter,
+    AdapterChoice,
+    Attack,
+    Certificate,
+    Dataset,
+    DatasetChoice,
+    PairedProbe,
+    Plugin,
+)
 from bench.errors import GauntletError, did_you_mean
 from bench.suite_board import LABEL, Grouping, Published, Score, published_twice, unscaled
 from bench.suite_part import MAX_COLUMNS, MAX_ENTRIES
@@ -100,6 +110,9 @@ class Checks:
                 self.find(keys, f"{error.message} ({error.hint})" if error.hint else error.message)
 
     def model(self, keys: Keys, entry: dict[str, Any]) -> None:
+        if entry.get("recipe") is not None:
+            self.recipe((*keys, "recipe"), entry)
+            return
         if "registered" not in entry:
             self.plugin(keys, entry, "adapter")
             return
@@ -112,6 +125,28 @@ class Checks:
             self.find((*keys, "registered"), REGISTRIES["adapters"].unknown("mlflow"))
         elif re.fullmatch(REGISTERED, name):
             self.arguments(REGISTRIES["adapters"].get("mlflow"), {**args, "uri": f"models:/{name}"}, keys, "registered")
+
+    def recipe(self, keys: Keys, entry: dict[str, Any]) -> None:
+        """Check `recipe: {family: NAME, ...}`: the name is an adapter that trains, the rest are its arguments."""
+        if entry.get("args"):
+            self.find((*keys[:-1], "args"), "belongs into `recipe:`, beside `family:`", of_key=True)
+        if not isinstance(recipe := entry["recipe"], dict):
+            return
+        registry = REGISTRIES["adapters"]
+        families = [name for name in registry if registry.get(name).training is not Adapter.training]
+        family = recipe.get("family")
+        if not isinstance(family, str):
+            self.find(keys, f"needs `family:`, an adapter that trains ({', '.join(families)})")
+        elif family not in registry:
+            hint = did_you_mean(family, families)
+            self.find((*keys, "family"), f"no family '{family}'{hint} (there are: {', '.join(families)})")
+        elif family not in families:
+            self.find((*keys, "family"), f"'{family}' is not trained: name it under `adapter:`")
+        else:
+            given = {name: value for name, value in recipe.items() if name != "family"}
+            self.paths(registry.get(family), given, keys, None)
+            recipe |= given
+            self.arguments(registry.get(family), given, keys, "family", below=())
 
     def plugin(self, keys: Keys, entry: Any, kind: str) -> None:
         """Check one `{kind: NAME, args: {...}}`: the name, and the arguments by the plugin's own rules."""
@@ -196,7 +231,10 @@ class Checks:
             return {}
         return {field: value}
 
-    def arguments(self, cls: type[Plugin], given: Mapping[str, Any], keys: Keys, kind: str) -> None:
+    def arguments(
+        self, cls: type[Plugin], given: Mapping[str, Any], keys: Keys, kind: str, below: Keys = ("args",)
+    ) -> None:
+        """What the plugin's own rules say to its arguments, which stand under `below`, beside its name."""
         try:
             cls.model_validate_json(json.dumps(given), strict=True)
         except ValidationError as error:
@@ -206,7 +244,7 @@ class Checks:
                 elif trouble.keys[0] == BESIDE.get(kind):
                     self.find((*keys, *trouble.keys), trouble.message)
                 else:
-                    self.find((*keys, "args", *trouble.keys), trouble.message, of_key=trouble.at_key)
+                    self.find((*keys, *below, *trouble.keys), trouble.message, of_key=trouble.at_key)
         except GauntletError as error:
             self.find((*keys, kind), error.message)
         except Exception as error:  # noqa: BLE001 - a foreign plugin's own validators may raise anything

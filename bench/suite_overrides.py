@@ -1,7 +1,10 @@
-"""Changes to a suite from the command line: `--set models[0].args.width=8`."""
+"""Changes to a suite: from the command line, `--set models[0].args.width=8`, or by a profile that it holds itself."""
 
+import copy
 import re
+from typing import Any
 
+from bench.errors import Mistake, SuiteError, did_you_mean
 from bench.suite_yaml import Document, Finding, Keys, Place, compose, describe, spell
 
 _STEP = re.compile(r"\.?([^.\[\]=]+)|\[([0-9]{1,9})\]")
@@ -20,11 +23,35 @@ def override(document: Document, assignment: str, number: int) -> None:
         document.findings.append(Finding(place, (), message))
         return
     value = compose(text, place.source)
-    problems = [finding.message for finding in value.findings] or _assign(document, keys, value, place)
+    problems = [finding.message for finding in value.findings] or _assign(document, keys, value.data, place)
     document.findings += [Finding(place, keys, problem) for problem in problems]
 
 
-def _assign(document: Document, keys: Keys, value: Document, place: Place) -> list[str]:
+def use_profile(document: Document, name: str) -> None:
+    """Apply the changes that stand under `profiles.NAME`: paths as `--set` takes them, each with its value.
+
+    Mistakes in a value are told where it stands in the file. Raises SuiteError for a profile that is not there.
+    """
+    profiles = document.data.get("profiles")
+    known = [*profiles] if isinstance(profiles, dict) else []
+    if name not in known:
+        listed = f"it has: {', '.join(known)}" if known else "it has none"
+        message = f"no profile '{name}' in {document.source}{did_you_mean(name, known)} ({listed})"
+        raise SuiteError([Mistake(f"--profile {name}", "", message)])
+    changes = profiles[name]
+    if not isinstance(changes, dict):
+        return  # refused by the structure
+    for key, value in changes.items():
+        here: Keys = ("profiles", name, key)
+        keys = _split(key)
+        if keys is None or keys[0] == "profiles":
+            problems = [f"must be the path of a key such as `models[0].args.width`, got '{key}'"]
+        else:
+            problems = _assign(document, keys, copy.deepcopy(value), document.place(here))
+        document.findings += [document.find(here, problem, of_key=True) for problem in problems]
+
+
+def _assign(document: Document, keys: Keys, value: Any, place: Place) -> list[str]:
     """Put the value in its place. Returns why that cannot be done."""
     target = document.data
     for depth, part in enumerate(keys):
@@ -37,7 +64,7 @@ def _assign(document: Document, keys: Keys, value: Document, place: Place) -> li
             hint = f": write {spell(keys[:depth])}[0]" if isinstance(target, list) else ""
             return [f"there is no '{part}': {here} is {describe(target)}{hint}"]
         if depth + 1 == len(keys):
-            target[part] = value.data
+            target[part] = value
         elif isinstance(part, str) and target.get(part) is None:
             target[part] = {}
             _move(document, keys[: depth + 1], place)
@@ -47,7 +74,7 @@ def _assign(document: Document, keys: Keys, value: Document, place: Place) -> li
 
 
 def _move(document: Document, keys: Keys, place: Place) -> None:
-    """From now on, what is at `keys` and below stands on the command line."""
+    """From now on, what is at `keys` and below stands at this place."""
     for places in (document.key_places, document.value_places):
         for below in [known for known in places if known[: len(keys)] == keys]:
             del places[below]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from bench import contracts, names
-from bench.contracts import Adapter, Attack, Certificate, Dataset, Detector, Norm, Probe
+from bench.contracts import Adapter, Attack, Certificate, Dataset, Detector, Judging, Norm, Probe
 from bench.suite_board import LABEL
 from bench.suite_board import Leaderboard as Leaderboard
 from bench.suite_part import MAX_ENTRIES, Part
@@ -50,12 +50,14 @@ def default_label(plugin: str) -> str:
 
 
 class ModelSpec(Part):
-    """A model: built by an adapter, or taken from MLflow's model registry."""
+    """A model: built by an adapter, trained by a recipe, or taken from MLflow's model registry."""
 
     name: Label
     """What the model is called on the leaderboard."""
     adapter: str | None = None
     """The adapter that builds it (`gauntlet list adapters`)."""
+    recipe: Arguments | None = None
+    """How it is made: `family`, the adapter of a model family, and beside it that adapter's arguments."""
     registered: Annotated[str, Field(pattern=REGISTERED)] | None = None
     """A model of the registry: NAME (the newest version) or NAME/VERSION (`gauntlet models list`)."""
     args: Arguments = Field(default_factory=dict)
@@ -65,18 +67,23 @@ class ModelSpec(Part):
 
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelSpec":
-        if (self.adapter is None) == (self.registered is None):
-            raise ValueError("a model has either `adapter:` (built here) or `registered:` (from the model registry)")
+        if sum(origin is not None for origin in (self.adapter, self.recipe, self.registered)) != 1:
+            raise ValueError(
+                "a model has one of `adapter:` (built here), `recipe:` (trained here) and `registered:` (from the "
+                "model registry)"
+            )
         return self
 
     @property
     def plugin(self) -> str:
         """Name of the adapter that builds it; `mlflow` for a registered model."""
-        return self.adapter or "mlflow"
+        return self.adapter or (str(self.recipe["family"]) if self.recipe else "mlflow")
 
     @property
     def arguments(self) -> dict[str, Any]:
         """What the adapter is built with."""
+        if self.recipe is not None:
+            return {name: value for name, value in self.recipe.items() if name != "family"}
         if self.registered is None:
             return self.args
         name, _, version = self.registered.partition("/")
@@ -225,6 +232,7 @@ class Evaluations(Part):
             for epsilon in spec.epsilons:
                 metric = names.robust_accuracy(spec.norm, spec.name, epsilon)
                 found |= dict.fromkeys((metric, metric.replace("robust_accuracy", "attack_success", 1)))
+                found |= dict.fromkeys(f"{share}/{here}/{epsilon:g}" for share in names.OF_PASSES)
                 worst.setdefault(spec.norm, {})[epsilon] = None
             if contracts.attacks.get(spec.attack).minimal or not spec.epsilons:
                 found[names.median_distance(spec.norm, spec.name)] = None
@@ -290,10 +298,14 @@ class Suite(Part):
     """What it is evaluated on."""
     evaluations: Evaluations = Evaluations()
     """What is done to it. Clean accuracy is always measured."""
+    stochastic: Judging = Judging()
+    """How models are judged whose answers are random."""
     resources: Resources = Resources()
     """What a worker gets."""
     leaderboard: Leaderboard = Leaderboard()
     """How the results are shown."""
+    profiles: dict[Slug, Arguments] = Field(default_factory=dict)
+    """Other forms of this suite: by name, what `--profile NAME` changes, as `--set` would (`seed: 1`)."""
 
     def metric_names(self) -> list[str]:
         """The metrics that a complete run yields for every row. Raises PluginError for an unknown attack or probe."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic.errors import PydanticInvalidForJsonSchema
 
-from bench.contracts import REGISTRIES, Attack, Certificate, Dataset, Plugin
+from bench.contracts import REGISTRIES, Adapter, Attack, Certificate, Dataset, Plugin
 from bench.errors import PluginError
 from bench.suite_parts import KINDS, Suite
 from bench.suite_yaml import FRACTION
@@ -26,12 +26,30 @@ def json_schema() -> dict[str, Any]:
         spec["properties"][kind] = {"enum": names, "description": spec["properties"][kind].get("description", "")}
         if rules := [_rule(kind, name, definitions) for name in names]:
             spec["allOf"] = rules
-    definitions["ModelSpec"]["oneOf"] = [{"required": ["adapter"]}, {"required": ["registered"]}]
+    model = definitions["ModelSpec"]
+    model["oneOf"] = [{"required": [origin]} for origin in ("adapter", "recipe", "registered")]
+    model["properties"]["recipe"] = _recipe(model)
     by_name = {"enum": REGISTRIES["probes"].names()}
     probes = definitions["Evaluations"]["properties"]["probes"]
     probes["items"] = {"anyOf": [by_name, probes["items"]]}
     _allow_fractions(schema)
     return {"$schema": DIALECT, "title": "Gauntlet suite"} | schema
+
+
+def _recipe(model: Mapping[str, Any]) -> dict[str, Any]:
+    """`recipe:` as a rule for each adapter that trains: its arguments, beside the family's name."""
+    adapters = REGISTRIES["adapters"]
+    rules = []
+    for rule in model["allOf"]:
+        name = rule["if"]["properties"]["adapter"]["const"]
+        if adapters.get(name).training is not Adapter.training:
+            args = rule["then"]["properties"]["args"]
+            closed = {**args, "properties": {**args["properties"], "family": {}}}
+            rules.append({"if": {"properties": {"family": {"const": name}}, "required": ["family"]}, "then": closed})
+    families = [rule["if"]["properties"]["family"]["const"] for rule in rules]
+    description = model["properties"]["recipe"].get("description", "")
+    named = {"family": {"enum": families}}
+    return {"type": "object", "description": description, "properties": named, "required": ["family"], "allOf": rules}
 
 
 def _rule(kind: str, name: str, definitions: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 | model × data set of a submission   | one flat run: a row of the leaderboard                                          |
 | model of a submission              | one logged model: its metrics, linked to each data set, make up the Models page |
 | single evaluation of a row         | one flat run of the sibling experiment `<suite>.evaluations`                    |
+| training of a model                | metrics `training/…` of its rows, a step an epoch                               |
 
 Nothing depends on an active run, and results never depend on MLflow: what could not be published is in the store,
 and `publish` may be called again. A submission that was already published leaves every run where it is; a model whose
@@ -14,6 +15,7 @@ rows have changed gets new runs, and its old ones are deleted only after that.
 
 import json
 import logging
+import math
 import os
 import re
 import shlex
@@ -303,6 +305,8 @@ def _write(client: "MlflowClient", run_id: str, run: RunSpec, model_id: str | No
     client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "evaluation")])])
     _upload(client, run_id, run.files)
     figures = [Figure(key, value, now, 0, model_id, name, digest) for key, value in run.metrics.items()]
+    for key, curve in run.curves.items():
+        figures += [Figure(key, value, now, step) for step, value in enumerate(curve, 1) if math.isfinite(value)]
     params = [Param(key, value) for key, value in run.params.items()]
     tags = [RunTag(key, cut(value, 7_900)) for key, value in {**run.tags, CONTENT: run.content}.items() if value]
     for start in range(0, max(len(figures), len(params), len(tags)), 100):

@@ -62,7 +62,7 @@ def prepare() -> None:
     plugins.load_built_in()
 
 
-def open_suite(path: Path, overrides: Sequence[str]) -> Opened:
+def open_suite(path: Path, overrides: Sequence[str], profile: str | None = None) -> Opened:
     """Read a suite. Raises SuiteError with everything that is wrong in it."""
     prepare()
     sources: list[plugins.Source] = []
@@ -73,7 +73,7 @@ def open_suite(path: Path, overrides: Sequence[str]) -> Opened:
             plugins.load_source(source)
             sources.append(source)
 
-    suite = load(path, overrides=overrides, roots=(data_root(),), load_plugins=load_plugins)
+    suite = load(path, profile=profile, overrides=overrides, roots=(data_root(),), load_plugins=load_plugins)
     return Opened(suite, path.read_text(), tuple(sources))
 
 

@@ -6,8 +6,8 @@ No Ray here: the same class runs in a test, in an actor, or in a process of its 
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from bench.data import subset
 from bench.errors import DataError, GauntletError, PluginError
 from bench.gpu import exact_arithmetic
 from bench.memory import loading
-from bench.plan import CellPlan, DatasetRef, EvaluationRef, ModelRef, Task
+from bench.plan import EXAMINED, CellPlan, DatasetRef, EvaluationRef, ModelRef, Task
 from bench.records import Kind, Reason, encode
 from bench.store import digest
 
@@ -36,6 +36,7 @@ class Measured:
 
     data: bytes
     seconds: float = 0.0
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)  # of a training, by name: a point an epoch
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,25 @@ class FitTask:
         return self.model.weights
 
 
+class _Noting(Report):
+    """Passes everything on, and notes the figures."""
+
+    def __init__(self, inner: Report) -> None:
+        self._inner = inner
+        self.curves: dict[str, list[float]] = {}
+
+    def step(self, done: int, total: int, **figures: float) -> None:
+        for name, value in figures.items():
+            self.curves.setdefault(name, []).append(float(value))
+        self._inner.step(done, total, **figures)
+
+    def saved(self) -> bytes | None:
+        return self._inner.saved()
+
+    def save(self, state: bytes) -> None:
+        self._inner.save(state)
+
+
 class CannotLoad(PluginError):
     """A model cannot be built on this worker."""
 
@@ -111,6 +131,7 @@ class Worker:
     def train(self, task: TrainTask, report: Report) -> Outcome:
         """Train a model's weights."""
         torch.set_num_threads(task.threads)
+        noted = _Noting(report)
 
         def make() -> bytes:
             training = contracts.adapters.build(task.plugin, task.args).training()
@@ -119,9 +140,10 @@ class Worker:
             choice = training.data
             samples = contracts.datasets.build(choice.dataset, {"split": choice.split, **choice.args}).load()
             parent = None if task.parent is None else self._bytes(task.parent)
-            return training.train(samples, parent, task.seed, report)
+            return training.train(samples, parent, task.seed, noted)
 
-        return self._guarded(make, None)
+        outcome = self._guarded(make, None)
+        return replace(outcome, curves=noted.curves) if isinstance(outcome, Measured) else outcome
 
     def fit(self, task: FitTask) -> Outcome:
         """Fit a detector; the state is the outcome's data."""
@@ -158,11 +180,13 @@ class Worker:
         samples, chosen = self._dataset(cell.dataset)
         indices = chosen[task.start : task.stop]
         if ref.kind is Kind.CLEAN:
-            return measure.clean(model, samples, indices)
+            examined = int(ref.args.get(EXAMINED, 0)) - task.start
+            return measure.clean(model, samples, indices, max(0, examined), ref.judging or measure.ONCE)
         if ref.kind is Kind.ATTACK:
             attack = contracts.attacks.build(ref.plugin, {**ref.args, "norm": ref.norm})
             purpose = repr(ref.identity[:3])
-            return measure.attacked(attack, ref.epsilons, purpose, model, samples, indices, cell.seed)
+            judging = ref.judging or measure.ONCE
+            return measure.attacked(attack, ref.epsilons, purpose, model, samples, indices, cell.seed, judging)
         if ref.kind is Kind.CERTIFICATE:
             certificate = contracts.certificates.build(ref.plugin, {**ref.args, "norm": ref.norm})
             return measure.certified(certificate, ref.epsilons, model, samples, indices)
@@ -180,8 +204,8 @@ class Worker:
             made = ref.adversarial
             attack = contracts.attacks.build(made.plugin, {**made.args, "norm": made.norm})
             epsilon = made.epsilons[0] if made.epsilons and not attack.minimal else None
-            mine = chosen[first:last]
-            parts.append(deception.deceived(detector, attack, epsilon, model, samples, mine, cell.seed))
+            mine, judging = chosen[first:last], made.judging or measure.ONCE
+            parts.append(deception.deceived(detector, attack, epsilon, model, samples, mine, cell.seed, judging))
         elif last > first:
             assert ref.outliers is not None, "a detector is judged against outliers"
             others, picked = self._dataset(ref.outliers)

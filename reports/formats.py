@@ -79,6 +79,8 @@ def heading(name: str) -> tuple[str, str]:
             return "Certified", f"{certificate} {NORMS.get(norm, norm)} ≤ {epsilon}"
         case ["attack_success", norm, attack, epsilon]:
             return "Attack success", f"{attack} {NORMS.get(norm, norm)} ≤ {epsilon}"
+        case [kind, norm, attack, epsilon] if kind in names.OF_PASSES:
+            return attack, f"{kind.partition('_')[0]} {NORMS.get(norm, norm)} ≤ {epsilon}"
         case ["median_distance", norm, attack]:
             return "Median distance", f"{attack} {NORMS.get(norm, norm)}"
         case ["forwards" | "backwards" as way, _, attack]:

@@ -137,10 +137,24 @@ class Adapter(Plugin, ABC):
 
 
 class Report(ABC):
-    """How a training tells how far it is. `step` raises no error; it may be called often."""
+    """How a training tells how far it is, and keeps what it needs to go on after it was killed."""
 
     @abstractmethod
-    def step(self, done: int, total: int, **figures: float) -> None: ...
+    def step(self, done: int, total: int, **figures: float) -> None:
+        """So much of it is done. Raises nothing; may be called often.
+
+        figures: the next point of the training's curves, `loss` and `accuracy` say; once an epoch.
+        """
+
+    def saved(self) -> bytes | None:
+        """The last state that an earlier attempt at this very training saved; None where it starts anew."""
+        return None
+
+    def save(self, state: bytes) -> None:  # noqa: B027 - a report that keeps nothing is one
+        """Keep the state of the training in place of an earlier one, until it is done. Best every few seconds.
+
+        This one keeps nothing. A training that goes on from `saved` ends with the bits of one that was never killed.
+        """
 
 
 class Training(ABC):

@@ -128,6 +128,25 @@ def median_distance(attacked: Attacked) -> Metric:
     return Metric(value=ends[0], low=ends[1], high=ends[2], n=len(attacked.samples))
 
 
+def of_passes(cell: Cell) -> dict[str, Metric]:
+    """Accuracy under attack over the repeated passes of each input; empty where the model is not stochastic.
+
+    `mean_accuracy`: the mean share of passes that kept the label; `unanimous_accuracy`: the share of samples of which
+    all passes did, the worst of them.
+    """
+    column = cell.table["kept"].combine_chunks()
+    if column.null_count or not len(column):
+        return {}
+    kept = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+    found: dict[str, Metric] = {}
+    for epsilon, shares in zip(cell.epsilons, kept.T, strict=True):
+        value, low, high = intervals.mean(shares)
+        where = f"{cell.norm}/{cell.evaluation}/{epsilon:g}"
+        found[f"mean_accuracy/{where}"] = Metric(value=value, low=low, high=high, n=len(shares))
+        found[f"unanimous_accuracy/{where}"] = share(shares == 1)
+    return found
+
+
 def passes(table: pa.Table, column: str) -> Metric | None:
     """Mean passes ("forwards" or "backwards") that the attack spent per attacked sample; None where none were counted.
 

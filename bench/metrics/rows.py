@@ -114,7 +114,11 @@ class _Line:
             self.add(error, metric, cell)
         for refusal, metric in robustness.refusals(cell.table).items():
             self.add(refusal, metric, cell)
-        for told in (indicators.probabilities(cell.table), indicators.saturated(cell.table)):
+        for told in (
+            indicators.probabilities(cell.table),
+            indicators.saturated(cell.table),
+            *indicators.signs(cell.table),
+        ):
             if told:
                 self.flag(name, "suspect", told)
         unclear = int((cell.table["prediction"].to_numpy() == -1).sum())
@@ -134,6 +138,12 @@ class _Line:
             self.add(name, robustness.robust_accuracy(attacked, epsilon), cell)
             rate = name.replace("robust_accuracy", "attack_success", 1)
             self.add(rate, robustness.success_rate(attacked, epsilon), cell)
+        for name, metric in robustness.of_passes(cell).items():
+            self.add(name, metric, cell)
+        if any(signs for signs in cell.table["signs"].to_pylist()):
+            self.flag(
+                subject, "suspect", "the model is random, the attack followed single passes: let it average (eot)"
+            )
         if cell.minimal or not cell.epsilons:
             subject = self.distance(cell.norm, attacked, cell)
         for column in ("forwards", "backwards"):

@@ -150,7 +150,7 @@ def test_the_metrics_of_a_suite_are_known_before_it_runs(tmp_path: Path) -> None
         (
             "t_net\n    args",
             "t_net\n    registered: x\n    args",
-            "has either `adapter:` (built here) or `registered:`",
+            "has one of `adapter:` (built here), `recipe:` (trained here) and `registered:`",
         ),
         ("{name: other, adapter: t_net}", "{name: other}", "6:5: models[1]: a model has either `adapter:`"),
         ("{name: other, adapter: t_net}", "other", "6:5: models[1]: must be a mapping (`key: value`), got 'other'"),

@@ -1,0 +1,81 @@
+"""What a worker can be asked to do, with what the dispatcher and the pool have to know of it."""
+
+from dataclasses import dataclass
+
+from bench.plan import Task
+from bench.worker import FitTask, TrainTask
+
+
+@dataclass(frozen=True)
+class TaskJob:
+    """A task of a submission, for a worker."""
+
+    task: Task
+
+    @property
+    def key(self) -> str:
+        return self.task.key
+
+    @property
+    def group(self) -> str:
+        return self.task.cell.model.label
+
+    @property
+    def title(self) -> str:
+        return self.task.cell.label
+
+    @property
+    def blobs(self) -> list[str]:
+        """Digests of the bytes that it needs: of the model, of a baseline, and of what a detector has learnt."""
+        cell = self.task.cell
+        keys = [ref.weights for ref in (cell.model, cell.baseline) if ref is not None]
+        return [key for key in (*keys, cell.fit and cell.fit.state) if key]
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """A training, for a worker."""
+
+    task: TrainTask
+
+    @property
+    def key(self) -> str:
+        return self.task.key
+
+    @property
+    def group(self) -> str:
+        return self.task.label
+
+    @property
+    def title(self) -> str:
+        return f"train {self.task.label}"
+
+    @property
+    def blobs(self) -> list[str]:
+        return [self.task.parent] if self.task.parent else []
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """The fitting of a detector, for a worker."""
+
+    task: FitTask
+
+    @property
+    def key(self) -> str:
+        return self.task.key
+
+    @property
+    def group(self) -> str:
+        return self.task.model.label
+
+    @property
+    def title(self) -> str:
+        return f"fit {self.task.label}"
+
+    @property
+    def blobs(self) -> list[str]:
+        return [self.task.parent] if self.task.parent else []
+
+
+AnyJob = TaskJob | TrainJob | FitJob
