@@ -29,9 +29,11 @@ from bench.contracts import (
     Norm,
     PairedProbe,
     Probe,
+    Report,
     Samples,
     certificates,
 )
+from bench.disturbance import watched
 from bench.errors import PluginError
 from bench.gradient_checks import examine
 from bench.metering import Metered, Passes, Untouched, judged, predictions
@@ -237,9 +239,23 @@ def compared(
         return figures_table(probe.compare(model, baseline, samples), hardware)
 
 
-def fitted(detector: Detector, model: Classifier, samples: Samples, chosen: Indices, seed: int) -> bytes:
-    """What a detector learns from the chosen inliers."""
-    part = replace(samples, labels=samples.labels[chosen], fetch=lambda rows: samples.fetch(chosen[rows]), groups={})
+def fitted(
+    detector: Detector, model: Classifier, samples: Samples, chosen: Indices, seed: int, report: Report
+) -> bytes:
+    """What a detector learns from the chosen inliers.
+
+    Each block of samples that it asks for is a sign of life. It may go through them several times: the share that is
+    done counts the first time only.
+    """
+    asked = 0
+
+    def fetch(rows: Indices) -> Tensor:
+        nonlocal asked
+        asked += len(rows)
+        report.step(min(asked, len(chosen)), len(chosen))
+        return samples.fetch(chosen[rows])
+
+    part = replace(samples, labels=samples.labels[chosen], fetch=fetch, groups={})
     if part.input_shape != tuple(model.input_shape):
         raise PluginError(
             f"the model takes inputs of shape {tuple(model.input_shape)}, the data to fit on are {part.input_shape}"
@@ -312,10 +328,16 @@ def cost(
 
     scored(Metered(model, passes, rows))
     plain()
-    ratios = [timed(lambda: scored(model)) / timed(plain) - 1 for _ in range(REPEATS)]
+    ratios: list[float] = []
+
+    def repeated() -> None:
+        ratios.extend(timed(lambda: scored(model)) / timed(plain) - 1 for _ in range(REPEATS))
+
+    reasons = watched(repeated, model.device).reasons(model.device)
+    flags = (f"contended: {'; '.join(reasons)}",) if reasons else ()
     middle, low, high = median(np.asarray(ratios))
     name = label.removesuffix(COST_SUFFIX)
-    overhead = Figure(name=names.overhead(name), value=middle, low=low, high=high, n=REPEATS)
+    overhead = Figure(name=names.overhead(name), value=middle, low=low, high=high, n=REPEATS, flags=flags)
     spent = Figure(name=names.detector_passes(name), value=float(passes.forwards.mean()), n=len(x))
     return figures_table([overhead, spent], hardware)
 

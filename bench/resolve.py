@@ -127,6 +127,7 @@ class Resolver:
         source = [source_digest(type(training)), *map(_source, adapter.inner_plugins())]
         source += [source_digest(plugin) for plugin in training.uses]
         recipe = [adapter.name, dict(training.recipe()), *source, versions(adapter)]
+        recipe += [self._load(other.dataset, other.split, other.args).digest for other in training.also]
         return content_key("train", recipe, data.digest, parent.training or parent.digest, *self._settings())
 
     def _settings(self) -> tuple[int, int]:

@@ -197,7 +197,7 @@ class _Job:
         """avoided: a node that takes no part at the moment. alone: one worker, which waits until it has a node."""
         joined = self._cluster
         assert joined is not None
-        pool: RayPool = joined.pool(self.sources, self.store, self._trained, avoided, alone)
+        pool: RayPool = joined.pool(self.sources, self.store, self._told, avoided, alone)
         Dispatcher(
             pool,
             sink,
@@ -208,8 +208,8 @@ class _Job:
             canceled=self.stop,
         ).run(jobs)
 
-    def _trained(self, label: str, done: int, total: int) -> None:
-        self.display.advance(f"train {label}", 100 * done // max(1, total))
+    def _told(self, title: str, done: int, total: int) -> None:
+        self.display.advance(title, 100 * done // max(1, total))
 
     def _sink(self, job: AnyJob, outcome: Outcome, attempts: int) -> None:
         assert isinstance(job, TaskJob)

@@ -145,7 +145,7 @@ class Worker:
         outcome = self._guarded(make, None)
         return replace(outcome, curves=noted.curves) if isinstance(outcome, Measured) else outcome
 
-    def fit(self, task: FitTask) -> Outcome:
+    def fit(self, task: FitTask, report: Report) -> Outcome:
         """Fit a detector; the state is the outcome's data."""
         torch.set_num_threads(task.threads)
 
@@ -153,7 +153,7 @@ class Worker:
             model, _ = self._model(task.model)
             samples, chosen = self._dataset(task.data)
             detector = contracts.detectors.build(task.detector.plugin, task.detector.args)
-            return measure.fitted(detector, model, samples, chosen, task.seed)
+            return measure.fitted(detector, model, samples, chosen, task.seed, report)
 
         return self._guarded(make, task.model)
 

@@ -119,9 +119,10 @@ class Adapter(Plugin, ABC):
 
     def place(self, classifier: Classifier, device: str) -> Classifier:
         """Move a classifier that `build` made to `device` ("cpu", "cuda:0"). The default moves its module."""
-        if classifier.module is not None:
-            classifier.module.to(device)
-            classifier.device = device
+        for part in (*classifier.members(), classifier):
+            if part.module is not None:
+                part.module.to(device)
+                part.device = device
         return classifier
 
     def training(self) -> "Training | None":
@@ -162,6 +163,7 @@ class Training(ABC):
 
     data: "DatasetChoice"  # what it is trained on
     parent: "Adapter | None" = None  # a model whose trained weights it starts from
+    also: "tuple[DatasetChoice, ...]" = ()  # further data, which it loads itself: their digests join its identity
     uses: tuple[type[Plugin], ...] = ()  # other plugins whose source decides the outcome, too
 
     @abstractmethod

@@ -58,7 +58,7 @@ def plan(store: Store, asked: Suite) -> CellPlan:
             return next(cell for cell in resolved.cells() if cell.evaluation.label == "rss")
         for task in todo:
             assert isinstance(task, FitTask)
-            outcome = Worker([], store.blob).fit(task)
+            outcome = Worker([], store.blob).fit(task, nets.Quiet())
             assert isinstance(outcome, Measured)
             store.set_trained(task.key, store.put_blob(outcome.data), outcome.seconds)
 

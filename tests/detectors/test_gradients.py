@@ -19,11 +19,19 @@ SMOOTH = [
     ("mahalanobis", {}),
     ("knn", {"k": 5, "layer": "norm", "pool": True}),
     ("vim", {}),
+    ("ensemble", {}),
+    ("ensemble", {"measure": "mutual_information"}),
+    ("aes", {}),
     ("odin_pca", {"layer": "norm", "r2": 0.8}),
     ("odin_pca", {"scores": ["mahalanobis"], "r2": 0.9}),
     ("odin_pca", {"scores": ["rss", "mahalanobis"], "combine": "and", "r2": 0.7}),
 ]
-WITHOUT = [("odin_pca", {"scores": ["lof"]}), ("mc_dropout", {"passes": 3})]
+WITHOUT = [
+    ("odin_pca", {"scores": ["lof"]}),
+    ("mc_dropout", {"passes": 3}),
+    ("ensemble", {"measure": "variation_ratio"}),
+    ("pes", {"q": 20}),
+]
 
 
 def ready(name: str, args: dict) -> Detector:
