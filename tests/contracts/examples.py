@@ -8,6 +8,7 @@ import torch
 
 import bench.detectors.odin_pca  # noqa: F401 - registers the detector
 from adapters.deployed import pack as pack_deployed
+from adapters.ensemble import EnsembleAdapter, packed
 from adapters.odin_cnn import OdinCnn
 from adapters.reference import SmallCnn, SmallCnnBinarised, SmallCnnPruned
 from adapters.reference_nets import binary_weights, pack
@@ -55,6 +56,12 @@ def _odin_cnn() -> tuple[Adapter, bytes]:
     return adapter, state_to_bytes(adapter.net().state_dict())
 
 
+def _ensemble() -> tuple[Adapter, bytes]:
+    inside = OdinCnn(size=8, padding=1, classes=3)
+    adapter = EnsembleAdapter(adapter="odin_cnn", args={"size": 8, "padding": 1, "classes": 3}, members=2)
+    return adapter, packed([state_to_bytes(inside.net().state_dict()) for _ in range(2)])
+
+
 def _built(name: str, fields: dict[str, object], weights: bytes) -> tuple[Adapter, bytes]:
     return adapters.build(name, models.FIELDS | fields), weights
 
@@ -73,6 +80,7 @@ def _deployed() -> tuple[Adapter, bytes]:
 
 EXAMPLES: dict[str, Callable[[], tuple[Adapter, bytes | None]]] = {
     "deployed": _deployed,
+    "ensemble": _ensemble,
     "mlflow": _mlflow,
     "odin_cnn": _odin_cnn,
     "onnx": lambda: _built("onnx", {"feature_layers": ["activated"]}, models.onnx_of(models.small_net())),
