@@ -6,8 +6,6 @@ after one clean pass of the stored input, inside the bounds and inside the ball.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -16,40 +14,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench import names
 from bench.contracts import (
     Attack,
     Certificate,
     Classifier,
-    Detector,
-    Figure,
     Gradients,
     Judging,
+    Keep,
     Knowledge,
     Norm,
     PairedProbe,
     Probe,
-    Report,
     Samples,
     certificates,
 )
-from bench.disturbance import watched
 from bench.errors import PluginError
+from bench.examples import Keeper
 from bench.gradient_checks import examine
 from bench.metering import Metered, Passes, Untouched, judged, predictions
-from bench.metrics.intervals import median
-from bench.names import COST_SUFFIX
 from bench.randomness import SampleRandom, seed_of
 from bench.records import REFUSED, figures_table, samples_table
 from bench.swift import swift
+from bench.token_ids import check_attack, check_vocabulary, gain
 
 TOLERANCE = 1e-6  # by which a verified input may leave the ball or the bounds: rounding of float32
 
 ONCE = Judging(passes=1)
 NOT_AVERAGED = ["not averaged"]  # the model is stochastic, and the attack follows single passes
-
-COST_BATCH = 64
-REPEATS = 15  # of a timing
 
 Indices = NDArray[np.int64]
 
@@ -97,17 +88,20 @@ def attacked(
     indices: Indices,
     seed: int,
     judging: Judging = ONCE,
+    keep: Keep | None = None,
 ) -> pa.Table:
     """What an attack does to a block of samples.
 
     epsilons: ascending, in input units. purpose: keeps this attack's random numbers apart from another's. judging: how
-    the untouched and the adversarial inputs of a stochastic model are judged.
+    the untouched and the adversarial inputs of a stochastic model are judged. keep: how what it crafts is kept in the
+    records (bench.examples).
     """
     if attack.knowledge is Knowledge.WHITE_BOX and model.gradients is Gradients.NONE:
         raise PluginError(
             f"attack '{attack.name}' needs gradients, and this model has none",
             "take an attack that sees only scores or decisions (`gauntlet list attacks` says which)",
         )
+    check_attack(attack, model)
     labels, x, scores = untouched(model, samples, indices)
     prediction, unmoved = judged_untouched(model, x, labels, indices, judging)
     kept = np.repeat(unmoved[:, None], len(epsilons), axis=1)
@@ -119,6 +113,8 @@ def attacked(
     escaped = np.zeros(n, dtype=bool)
     asked = swift(model, x) if attack.swift else model
     passes = Passes.zero(n)
+    keeper = Keeper(x, model.bounds, keep)
+    gains = np.full(n, np.nan)  # of texts
 
     blind = model.stochastic and attack.knowledge is Knowledge.WHITE_BOX and not attack.averages
     proved = _proofs(attack, epsilons, model, x, labels, np.flatnonzero(prediction == labels))
@@ -134,10 +130,13 @@ def attacked(
             model, attack.norm, x[rows], moved, epsilon, labels[rows], judging, verification
         )
         escaped[rows] |= ~inside
+        if attack.tokens:
+            gains[rows] = np.where(inside, gain(model, x[rows], moved), gains[rows])
         reached = inside[:, None] & (far[:, None] <= np.asarray(epsilons) + TOLERANCE)
         kept[rows] = np.where(reached, np.minimum(kept[rows], share[:, None]), kept[rows])
         lost = inside & (found != labels[rows]) & (found != REFUSED)
         final[rows[lost]] = found[lost]
+        keeper.take(rows[lost], moved[torch.from_numpy(lost)])
         return lost, far
 
     if attack.minimal:
@@ -155,7 +154,7 @@ def attacked(
                 distance[rows[lost]] = far[lost]
                 broken[rows[lost], column:] = True
 
-    return samples_table(
+    table = samples_table(
         {
             "sample": indices,
             "label": labels,
@@ -165,6 +164,7 @@ def attacked(
             "distance": pa.array(distance, mask=~np.isfinite(distance)),
             "adversarial_prediction": final,
             "escaped": escaped,
+            "gain": pa.array(gains, mask=np.isnan(gains)),
             "forwards": passes.forwards,
             "backwards": passes.backwards,
             "gradients": [str(model.gradients)] * n,
@@ -175,6 +175,7 @@ def attacked(
             **groups_of(samples, indices),
         }
     )
+    return keeper.beside(table, model)
 
 
 def certified(
@@ -239,109 +240,6 @@ def compared(
         return figures_table(probe.compare(model, baseline, samples), hardware)
 
 
-def fitted(
-    detector: Detector, model: Classifier, samples: Samples, chosen: Indices, seed: int, report: Report
-) -> bytes:
-    """What a detector learns from the chosen inliers.
-
-    Each block of samples that it asks for is a sign of life. It may go through them several times: the share that is
-    done counts the first time only.
-    """
-    asked = 0
-
-    def fetch(rows: Indices) -> Tensor:
-        nonlocal asked
-        asked += len(rows)
-        report.step(min(asked, len(chosen)), len(chosen))
-        return samples.fetch(chosen[rows])
-
-    part = replace(samples, labels=samples.labels[chosen], fetch=fetch, groups={})
-    if part.input_shape != tuple(model.input_shape):
-        raise PluginError(
-            f"the model takes inputs of shape {tuple(model.input_shape)}, the data to fit on are {part.input_shape}"
-        )
-    with Untouched(model, f"detector '{detector.name}'"):
-        return detector.fit(model, part, seed_of(seed, "fit", detector.name))
-
-
-def detected(
-    detector: Detector, outlier: bool, model: Classifier, samples: Samples, indices: Indices, seed: int
-) -> pa.Table:
-    """Outlier scores of a block of inliers, or of outliers (whose labels and correctness mean nothing)."""
-    if samples.input_shape != tuple(model.input_shape):
-        raise PluginError(
-            f"the model takes inputs of shape {tuple(model.input_shape)}, these have {samples.input_shape}",
-            "choose outliers of the inliers' shape",
-        )
-    labels, x, scores = untouched(model, samples, indices)
-    random = SampleRandom.of(seed, f"{detector.name}/{outlier}", [int(index) for index in indices])
-    with Untouched(model, f"detector '{detector.name}'"):
-        outlying = np.asarray(detector.score(model, x, random), dtype=np.float64)
-    if outlying.shape != (len(indices),) or np.isnan(outlying).any():
-        raise ValueError(
-            f"detector '{detector.name}' must score each input once, never NaN; got shape {outlying.shape}"
-        )
-    return samples_table(
-        {
-            "sample": indices,
-            "label": labels,
-            "prediction": predictions(scores),
-            "confidence": confidence_of(scores),
-            "score": outlying,
-            "outlier": np.full(len(indices), outlier),
-            **({} if detector.threshold is None else {"flagged": outlying > detector.threshold}),
-            **groups_of(samples, indices),
-        }
-    )
-
-
-def cost(
-    label: str,
-    detector: Detector,
-    model: Classifier,
-    samples: Samples,
-    chosen: Indices,
-    seed: int,
-    hardware: str | None,
-) -> pa.Table:
-    """What scoring costs: time beyond one plain pass, in units of that pass, and passes per input.
-
-    Median and order-statistic interval over REPEATS pairs, a pass and a scoring of one batch after each other.
-    """
-    x = samples.fetch(chosen[:COST_BATCH]).to(model.device)
-    passes = Passes.zero(len(x))
-    rows = np.arange(len(x))
-
-    def scored(what: Classifier) -> None:
-        detector.score(what, x, SampleRandom.of(seed, "cost", [int(row) for row in rows]))
-
-    def timed(work: Callable[[], object]) -> float:
-        begun = perf_counter()
-        work()
-        if model.device.startswith("cuda"):
-            torch.cuda.synchronize(model.device)
-        return perf_counter() - begun
-
-    def plain() -> Tensor:
-        with torch.no_grad():
-            return model.logits(x)
-
-    scored(Metered(model, passes, rows))
-    plain()
-    ratios: list[float] = []
-
-    def repeated() -> None:
-        ratios.extend(timed(lambda: scored(model)) / timed(plain) - 1 for _ in range(REPEATS))
-
-    reasons = watched(repeated, model.device).reasons(model.device)
-    flags = (f"contended: {'; '.join(reasons)}",) if reasons else ()
-    middle, low, high = median(np.asarray(ratios))
-    name = label.removesuffix(COST_SUFFIX)
-    overhead = Figure(name=names.overhead(name), value=middle, low=low, high=high, n=REPEATS, flags=flags)
-    spent = Figure(name=names.detector_passes(name), value=float(passes.forwards.mean()), n=len(x))
-    return figures_table([overhead, spent], hardware)
-
-
 def distances(norm: Norm, difference: Tensor) -> NDArray[np.float64]:
     """Norm of each row of (n, ...), in float64."""
     flat = difference.detach().double().flatten(1)
@@ -355,6 +253,7 @@ def distances(norm: Norm, difference: Tensor) -> NDArray[np.float64]:
 
 
 def untouched(model: Classifier, samples: Samples, indices: Indices) -> tuple[NDArray[np.int32], Tensor, Tensor]:
+    check_vocabulary(model, samples)
     x = samples.fetch(indices).to(model.device)
     torch.manual_seed(
         seed_of("untouched", *map(int, indices[:1]))

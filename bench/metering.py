@@ -48,6 +48,8 @@ class Metered(Classifier):
             "runtime",
             "feature_layers",
             "can_refuse",
+            "part_names",
+            "vocabulary",
             "device",
         ):
             setattr(self, name, getattr(model, name))
@@ -81,6 +83,9 @@ class Metered(Classifier):
 
     def members(self) -> Sequence[Classifier]:
         return [Metered(member, self._passes, self._rows) for member in self._model.members()]
+
+    def parts(self, x: Tensor) -> Tensor:
+        return self._model.parts(x)
 
     @property
     def source(self) -> Classifier | None:

@@ -28,7 +28,8 @@ GROUPED = ("worst_group", "disparity", "group_sd")  # over the groups of a colum
 CORRUPTION = ("mean_corruption_error", "untouched_error")  # of data under common corruptions
 RELATIVE_CORRUPTION = ("mce", "relative_mce")  # the same in units of a baseline's
 SHARES = (  # in [0, 1], printed in percent
-    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "attack_success", *OF_PASSES),
+    *("clean_accuracy", "robust_accuracy", "robust_accuracy_8bit", "certified_accuracy", "attack_success"),
+    *OF_PASSES,
     *("coverage", "answered_accuracy"),
     *("corruption_error", *CORRUPTION),
 )
@@ -59,6 +60,11 @@ def robust_accuracy(norm: str, evaluation: str, epsilon: float) -> str:
     return f"robust_accuracy/{norm}/{evaluation}/{epsilon:g}"
 
 
+def quantised(name: str) -> str:
+    """`robust_accuracy_8bit/linf/pgd/0.1`: where adversarial inputs are rounded to 8 bits once they are crafted."""
+    return name.replace("robust_accuracy", "robust_accuracy_8bit", 1)
+
+
 def worst_case(norm: str, epsilon: float) -> str:
     """`robust_accuracy/linf/worst/0.1`"""
     return robust_accuracy(norm, WORST, epsilon)
@@ -72,6 +78,11 @@ def certified_accuracy(norm: str, evaluation: str, epsilon: float) -> str:
 def median_distance(norm: str, evaluation: str) -> str:
     """`median_distance/l2/cw`"""
     return f"median_distance/{norm}/{evaluation}"
+
+
+def adversarial_gain(norm: str, evaluation: str) -> str:
+    """`adversarial_gain/l0/word_substitution`"""
+    return f"adversarial_gain/{norm}/{evaluation}"
 
 
 def auroc(evaluation: str) -> str:

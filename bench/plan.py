@@ -85,13 +85,15 @@ class EvaluationRef(PluginRef):
     outliers: DatasetRef | None = None
     adversarial: "EvaluationRef | None" = None  # an attack that makes the outliers, of the cell's own samples
     judging: Judging | None = None  # of stochastic models
+    keep: str | None = None  # how an attack keeps what it crafts
 
     @property
     def identity(self) -> Any:
         made = self.outliers or self.adversarial
         outliers = made.identity if made else None
         judging = self.judging.model_dump() if self.judging else None
-        return [self.kind, *super().identity, self.norm, self.epsilons, self.hardware, outliers, judging]
+        kept = [self.keep] if self.keep else []
+        return [self.kind, *super().identity, self.norm, self.epsilons, self.hardware, outliers, judging, *kept]
 
 
 class Fit(Frozen):

@@ -237,7 +237,7 @@ def _attack(spec: AttackSpec, judging: Judging) -> EvaluationRef:
     attack = spec.build()
     return EvaluationRef(
         kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons, knowledge=attack.knowledge, minimal=attack.minimal,
-        judging=judging, **_described(spec.name, attack),
+        judging=judging, keep=spec.keep, **_described(spec.name, attack),
     )  # fmt: skip
 
 

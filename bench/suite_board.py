@@ -10,9 +10,10 @@ from pydantic import Field, model_validator
 from bench import names
 from bench.suite_part import MAX_COLUMNS, MAX_ENTRIES, Part
 
+LABEL = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+Label = Annotated[str, Field(pattern=LABEL, max_length=64)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Sentence = Annotated[str, Field(min_length=1, max_length=500)]
-LABEL = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 
 
 class Recomputed(Part):
@@ -107,7 +108,7 @@ class Grouping(Part):
 class Score(Part):
     """A figure made of others: their weighted mean, each on its scale from 0 to 1."""
 
-    name: Annotated[str, Field(pattern=LABEL, max_length=64)]
+    name: Label
     """The metric is `score/NAME`."""
     of: Annotated[tuple[ScorePart, ...], Field(min_length=2, max_length=MAX_COLUMNS)]
     """What it is made of. These stand beside it, always."""
@@ -144,6 +145,9 @@ class Leaderboard(Part):
             if columns.count(by) > 1:
                 raise ValueError(f"groups: the column '{by}' stands twice: list all its metrics under one")
         return self
+
+    curves: dict[Label, str] = Field(default_factory=dict)
+    """What a curve of accuracy against cost joins: a shell pattern on models by its name. Left out: each adapter's."""
 
     @property
     def shown(self) -> tuple[str, ...]:

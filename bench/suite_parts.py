@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from bench import contracts, names
-from bench.contracts import Adapter, Attack, Certificate, Dataset, Detector, Judging, Norm, Probe
+from bench.contracts import Adapter, Attack, Certificate, Dataset, Detector, Judging, Keep, Norm, Probe
 from bench.suite_board import LABEL
 from bench.suite_board import Leaderboard as Leaderboard
 from bench.suite_part import MAX_ENTRIES, Part
@@ -126,6 +126,8 @@ class AttackSpec(Part):
     """How distance is measured: l0, l1, l2 or linf."""
     epsilons: Epsilons = ()
     """Radii of the ball in input units. May be left out for attacks that look for the smallest distance."""
+    keep: Keep | None = None
+    """Keep what it crafts as data: `exact`, or `8bit` (rounded, a quarter of the size). Left out: nothing."""
     args: Arguments = Field(default_factory=dict)
     """Arguments of the attack."""
 
@@ -233,9 +235,13 @@ class Evaluations(Part):
                 metric = names.robust_accuracy(spec.norm, spec.name, epsilon)
                 found |= dict.fromkeys((metric, metric.replace("robust_accuracy", "attack_success", 1)))
                 found |= dict.fromkeys(f"{share}/{here}/{epsilon:g}" for share in names.OF_PASSES)
+                if spec.keep:
+                    found[names.quantised(metric)] = None
                 worst.setdefault(spec.norm, {})[epsilon] = None
             if contracts.attacks.get(spec.attack).minimal or not spec.epsilons:
                 found[names.median_distance(spec.norm, spec.name)] = None
+            if contracts.attacks.get(spec.attack).tokens:
+                found[names.adversarial_gain(spec.norm, spec.name)] = None
             found |= dict.fromkeys((f"forwards/{here}", f"backwards/{here}"))
         for probe in self.probes:
             for figure in contracts.probes.get(probe.probe).figures():

@@ -22,13 +22,17 @@ from bench.progress import Display
 from bench.records import Row
 from bench.results import Analysis
 from bench.runs import Run
+from bench.store import write_atomically
 from bench.suite import Suite, load
 from bench.timings import Timings
 from bench.worker import TrainTask
+from reports import formats
 from reports.book import loose_cards, write_book
 from reports.card import Card
+from reports.gallery import SHOWN, Gallery
 from reports.leaderboard import Facts, View, print_table, render
 from reports.published import compared
+from reports.series import Sweep
 
 SUITES = plugins.ROOT / "suites"
 RowFiles = dict[tuple[str, str], dict[str, Path | str]]
@@ -96,13 +100,16 @@ def deliver(run: Run, uri: str | None, display: Display, only: str | None) -> De
     return Delivered(found.rows, view(run, found), story)
 
 
-def publish(run: Run, found: Analysis, uri: str | None) -> list[str]:
-    """Log a run whose reports are written to MLflow. Returns what the user is told. Raises TrackingError."""
+def publish(run: Run, found: Analysis, uri: str | None, owner: str | None = None) -> list[str]:
+    """Log a run whose reports are written to MLflow. Returns what the user is told. Raises TrackingError.
+
+    owner: whose it is; left out: of whoever runs this.
+    """
     where = uri or tracking.default_uri(run.output)
     shown = view(run, found)
     note = render(found.rows, shown, "md")
     files = artifacts(run, found, shown)
-    done = tracking.publish(results.publication(run, found.rows, getpass.getuser(), note, *files), where)
+    done = tracking.publish(results.publication(run, found.rows, owner or getpass.getuser(), note, *files), where)
     what = f"{done.created} runs logged" if done.created else "logged already"
     return [f"MLflow: {what} to experiment '{run.resolved.suite}'", f"browse: {tracking.ui_command(where)}"]
 
@@ -121,6 +128,8 @@ def view(run: Run, found: Analysis) -> View:
         facts=facts,
         published=wanted.published,
         scores=wanted.scores,
+        sweeps=tuple(Sweep(**what) for what in provenance.sweeps(run)),
+        curves=wanted.curves,
     )
 
 
@@ -129,9 +138,16 @@ def write_reports(run: Run, found: Analysis, folder: Path) -> Path:
     return write_book(folder, cards(run, found), view(run, found))
 
 
+def write_json(run: Run, found: Analysis) -> Path:
+    """Write the leaderboard as JSON beside the page; returns its path."""
+    path = run.reports / "leaderboard.json"
+    write_atomically(path, render(found.rows, view(run, found), "json").encode())
+    return path
+
+
 def cards(run: Run, found: Analysis) -> list[Card]:
     """A card for each row."""
-    published = results.leaderboard(run).published
+    published, galleries = results.leaderboard(run).published, _galleries(run)
     return [
         Card(
             row,
@@ -139,9 +155,23 @@ def cards(run: Run, found: Analysis) -> list[Card]:
             provenance.facts(run, row),
             found.curves[row.model, row.dataset],
             compared(row, found.rows, published),
+            galleries.get((row.model, row.dataset), ()),
         )
         for row in found.rows
     ]
+
+
+def _galleries(run: Run) -> dict[tuple[str, str], list[Gallery]]:
+    """The first examples of each attack that kept some, by model and data set."""
+    found: dict[tuple[str, str], list[Gallery]] = {}
+    for plan, examples in run.examples(enough=SHOWN):
+        ref = plan.evaluation
+        epsilon = f" ≤ {max(ref.epsilons):g}" if ref.epsilons else ""
+        title = f"{ref.label} {formats.NORMS.get(str(ref.norm), str(ref.norm))}{epsilon}"
+        found.setdefault((plan.model.label, plan.dataset.label), []).append(
+            Gallery(ref.label, title, examples.first(SHOWN))
+        )
+    return found
 
 
 def artifacts(run: Run, found: Analysis, shown: View) -> tuple[dict[str, Path | str], RowFiles]:

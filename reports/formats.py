@@ -75,6 +75,8 @@ def heading(name: str) -> tuple[str, str]:
             return "Score", own
         case ["robust_accuracy", norm, attack, epsilon]:
             return "Worst case" if attack == names.WORST else attack, f"{NORMS.get(norm, norm)} ≤ {epsilon}"
+        case ["robust_accuracy_8bit", norm, attack, epsilon]:
+            return attack, f"{NORMS.get(norm, norm)} ≤ {epsilon} in 8 bits"
         case ["certified_accuracy", norm, certificate, epsilon]:
             return "Certified", f"{certificate} {NORMS.get(norm, norm)} ≤ {epsilon}"
         case ["attack_success", norm, attack, epsilon]:

@@ -12,6 +12,7 @@ from bench.records import Row
 from bench.suite_board import Published, Score
 from reports import formats
 from reports.published import beside, with_origins
+from reports.series import Sweep
 
 UNRANKED = ("contended", "simulated", "mixed", "invalid")  # kinds of flags that keep a figure out of a ranking
 TESTS = {
@@ -39,8 +40,9 @@ class View:
     columns: names of metrics; empty for the usual ones. rank_by: a metric; None for the clean accuracy. direction: None
     for the best first, which is the highest accuracy and the lowest cost. separations: by data set, which models the
     figure that ranks tells apart; without them equal values alone share a rank. facts: what the page filters by, by
-    model. published: figures to stand beside the measured ones. scores: what combined figures are made of. cards: where
-    the page of a (model, data set) lies, relative to the leaderboard.
+    model. published: figures to stand beside the measured ones. scores: what combined figures are made of. sweeps:
+    attacks at several budgets. curves: which models a curve of accuracy against cost joins (reports.series.members).
+    cards: where the page of a (model, data set) lies, relative to the leaderboard.
     """
 
     suite: str
@@ -54,6 +56,8 @@ class View:
     facts: Mapping[str, Facts] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
     scores: tuple[Score, ...] = ()
+    sweeps: tuple[Sweep, ...] = ()
+    curves: Mapping[str, str] = field(default_factory=dict)
     cards: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
@@ -158,7 +162,16 @@ def usual_columns(rows: Iterable[Row]) -> tuple[str, ...]:
 
 def explains(name: str) -> bool:
     """Whether a figure explains another one rather than compares models."""
-    left_out = {"attack_success", "forwards", "backwards", "overhead", "detector_passes", "layer", *names.FITTED}
+    left_out = {
+        "attack_success",
+        "robust_accuracy_8bit",
+        "forwards",
+        "backwards",
+        "overhead",
+        "detector_passes",
+        "layer",
+        *names.FITTED,
+    }
     return name.partition("/")[0] in left_out | {*names.DETECTION, *names.JOINT, *names.CONFIDENCE} - {"auroc"}
 
 

@@ -95,6 +95,15 @@ def robust_accuracy(attacked: Attacked, epsilon: float) -> Metric:
     return share(~attacked.broken_at(epsilon))
 
 
+def quantised_accuracy(cell: Cell, epsilon: float) -> Metric:
+    """`robust_accuracy` where what the attack crafted counts only if it still loses the label once rounded to 8 bits,
+    which moves each value by at most half a level (1/510 of the bounds' width); Wilson interval."""
+    held = _column(cell.table, "quantised_prediction") == _column(cell.table, "label")
+    order = np.argsort(_column(cell.table, "sample"), kind="stable")
+    attacked = Attacked.of(cell)
+    return share(~attacked.wrong & (~attacked.broken_at(epsilon) | held[order]))
+
+
 def success_rate(attacked: Attacked, epsilon: float) -> Metric:
     """Share of the samples which are right untouched that the attack breaks: 1 - robust/clean; Wilson interval."""
     return share(attacked.broken_at(epsilon)[~attacked.wrong])
@@ -176,6 +185,15 @@ def deceived(table: pa.Table) -> dict[str, Metric]:
         flagged = made["flagged"].combine_chunks().to_numpy(zero_copy_only=False).astype(bool)
         found["evaded"] = share(broken & ~flagged)
     return found
+
+
+def adversarial_gain(table: pa.Table) -> Metric | None:
+    """Mean gain of the texts that were attacked, with its bootstrap interval; None where no text was."""
+    gains = table["gain"].drop_null().to_numpy()
+    if not len(gains):
+        return None
+    low, high = intervals.bootstrap(lambda rows: float(gains[rows].mean()), len(gains))
+    return Metric(value=float(gains.mean()), low=low, high=high, n=len(gains))
 
 
 def escaped(table: pa.Table) -> int:

@@ -136,6 +136,8 @@ class _Line:
         for epsilon in cell.epsilons:
             name = names.robust_accuracy(cell.norm, cell.evaluation, epsilon)
             self.add(name, robustness.robust_accuracy(attacked, epsilon), cell)
+            if cell.table.num_rows and not cell.table["quantised_prediction"].null_count:
+                self.add(names.quantised(name), robustness.quantised_accuracy(cell, epsilon), cell)
             rate = name.replace("robust_accuracy", "attack_success", 1)
             self.add(rate, robustness.success_rate(attacked, epsilon), cell)
         for name, metric in robustness.of_passes(cell).items():
@@ -146,6 +148,8 @@ class _Line:
             )
         if cell.minimal or not cell.epsilons:
             subject = self.distance(cell.norm, attacked, cell)
+        if (moved := robustness.adversarial_gain(cell.table)) is not None:
+            self.add(names.adversarial_gain(cell.norm, cell.evaluation), moved, cell)
         for column in ("forwards", "backwards"):
             spent = robustness.passes(cell.table, column)
             if spent is not None:

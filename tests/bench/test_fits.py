@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tests.detectors.plugins  # noqa: F401 - registers a model and its data
-from bench import measure, plugins
+from bench import detection, plugins
 from bench.contracts import detectors
 from bench.disturbance import Disturbance
 from bench.names import COST_SUFFIX
@@ -165,7 +165,7 @@ def test_a_cost_that_was_disturbed_is_flagged(store: Store, monkeypatch) -> None
         work()
         return Disturbance(share=0.5, switches=300.0, drift=0.0)
 
-    monkeypatch.setattr(measure, "watched", crowded)
+    monkeypatch.setattr(detection, "watched", crowded)
     asked = suite({"cost": True})
     fit(store, asked)
     [task] = cell(store, asked, f"rss{COST_SUFFIX}").tasks()

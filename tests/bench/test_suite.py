@@ -152,7 +152,7 @@ def test_the_metrics_of_a_suite_are_known_before_it_runs(tmp_path: Path) -> None
             "t_net\n    registered: x\n    args",
             "has one of `adapter:` (built here), `recipe:` (trained here) and `registered:`",
         ),
-        ("{name: other, adapter: t_net}", "{name: other}", "6:5: models[1]: a model has either `adapter:`"),
+        ("{name: other, adapter: t_net}", "{name: other}", "6:5: models[1]: a model has one of `adapter:`"),
         ("{name: other, adapter: t_net}", "other", "6:5: models[1]: must be a mapping (`key: value`), got 'other'"),
         (
             "name: other",

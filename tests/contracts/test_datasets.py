@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import adapters.adversarial
 import adapters.cifar
 import adapters.digits
 import adapters.huggingface
@@ -98,6 +99,14 @@ def classes_of(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
     return {"dataset": "digits", "classes": [3, 1], "held_back": 50}
 
 
+def adversarial(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
+    original = pixels("test", 3, 5, 4).astype(np.float32) / 255
+    moved = np.clip(original + 0.03, 0, 1)
+    facts = {"label": LABELS, "crafted": LABELS > 0, "bounds": np.array([0.0, 1.0]), "classes": np.array(3)}
+    np.savez(root / "pgd.npz", original=original, adversarial=moved, **facts)
+    return {"path": "pgd.npz"}
+
+
 def noise(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
     return {"kind": "blobs", "input_shape": (3, 8, 8), "size": 40}
 
@@ -135,6 +144,7 @@ EXAMPLES: dict[str, Callable[[Path, pytest.MonkeyPatch], Arguments]] = {
     "npz": npz,
     "image_folder": image_folder,
     "huggingface": huggingface,
+    "adversarial": adversarial,
     "classes_of": classes_of,
     "noise": noise,
     "corrupted": corrupted,

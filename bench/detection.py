@@ -1,4 +1,8 @@
-"""Adversarial inputs as outliers: does a detector notice what an attack makes of inliers? Torch, and no Ray."""
+"""One task of a detector: its fit, its scores, what an attack that may know it makes of inliers, its cost. No Ray."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from time import perf_counter
 
 import numpy as np
 import pyarrow as pa
@@ -6,12 +10,82 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.contracts import Attack, Classifier, Detector, Gradients, Judging, Knowledge, Samples
+from bench import names
+from bench.contracts import (
+    Attack,
+    Classifier,
+    Detector,
+    Figure,
+    Gradients,
+    Judging,
+    Knowledge,
+    Report,
+    Samples,
+)
+from bench.disturbance import watched
 from bench.errors import PluginError
 from bench.measure import ONCE, Indices, confidence_of, groups_of, judged_untouched, untouched, verified
-from bench.metering import Metered, Passes, Untouched
+from bench.metering import Metered, Passes, Untouched, predictions
+from bench.metrics.intervals import median
+from bench.names import COST_SUFFIX
 from bench.randomness import SampleRandom, seed_of
-from bench.records import REFUSED, samples_table
+from bench.records import REFUSED, figures_table, samples_table
+from bench.token_ids import check_attack
+
+COST_BATCH = 64
+REPEATS = 15  # of a timing
+
+
+def fitted(
+    detector: Detector, model: Classifier, samples: Samples, chosen: Indices, seed: int, report: Report
+) -> bytes:
+    """What a detector learns from the chosen inliers.
+
+    Each block of samples that it asks for is a sign of life. It may go through them several times: the share that is
+    done counts the first time only.
+    """
+    asked = 0
+
+    def fetch(rows: Indices) -> Tensor:
+        nonlocal asked
+        asked += len(rows)
+        report.step(min(asked, len(chosen)), len(chosen))
+        return samples.fetch(chosen[rows])
+
+    part = replace(samples, labels=samples.labels[chosen], fetch=fetch, groups={})
+    if part.input_shape != tuple(model.input_shape):
+        raise PluginError(
+            f"the model takes inputs of shape {tuple(model.input_shape)}, the data to fit on are {part.input_shape}"
+        )
+    with Untouched(model, f"detector '{detector.name}'"):
+        return detector.fit(model, part, seed_of(seed, "fit", detector.name))
+
+
+def detected(
+    detector: Detector, outlier: bool, model: Classifier, samples: Samples, indices: Indices, seed: int
+) -> pa.Table:
+    """Outlier scores of a block of inliers, or of outliers (whose labels and correctness mean nothing)."""
+    if samples.input_shape != tuple(model.input_shape):
+        raise PluginError(
+            f"the model takes inputs of shape {tuple(model.input_shape)}, these have {samples.input_shape}",
+            "choose outliers of the inliers' shape",
+        )
+    labels, x, scores = untouched(model, samples, indices)
+    random = SampleRandom.of(seed, f"{detector.name}/{outlier}", [int(index) for index in indices])
+    with Untouched(model, f"detector '{detector.name}'"):
+        outlying = scored(detector, model, x, random)
+    return samples_table(
+        {
+            "sample": indices,
+            "label": labels,
+            "prediction": predictions(scores),
+            "confidence": confidence_of(scores),
+            "score": outlying,
+            "outlier": np.full(len(indices), outlier),
+            **({} if detector.threshold is None else {"flagged": outlying > detector.threshold}),
+            **groups_of(samples, indices),
+        }
+    )
 
 
 class Guarded(Classifier):
@@ -70,6 +144,7 @@ def deceived(
             f"attack '{attack.name}' needs gradients, and this model has none",
             "take an attack that sees only scores or decisions (`gauntlet list attacks` says which)",
         )
+    check_attack(attack, model)
     labels, x, _ = untouched(model, samples, indices)
     prediction, _ = judged_untouched(model, x, labels, indices, judging)
     rows = np.flatnonzero(prediction == labels)
@@ -116,6 +191,53 @@ def deceived(
             **groups_of(samples, indices),
         }
     )
+
+
+def cost(
+    label: str,
+    detector: Detector,
+    model: Classifier,
+    samples: Samples,
+    chosen: Indices,
+    seed: int,
+    hardware: str | None,
+) -> pa.Table:
+    """What scoring costs: time beyond one plain pass, in units of that pass, and passes per input.
+
+    Median and order-statistic interval over REPEATS pairs, a pass and a scoring of one batch after each other.
+    """
+    x = samples.fetch(chosen[:COST_BATCH]).to(model.device)
+    passes = Passes.zero(len(x))
+    rows = np.arange(len(x))
+
+    def scoring(what: Classifier) -> None:
+        detector.score(what, x, SampleRandom.of(seed, "cost", [int(row) for row in rows]))
+
+    def timed(work: Callable[[], object]) -> float:
+        begun = perf_counter()
+        work()
+        if model.device.startswith("cuda"):
+            torch.cuda.synchronize(model.device)
+        return perf_counter() - begun
+
+    def plain() -> Tensor:
+        with torch.no_grad():
+            return model.logits(x)
+
+    scoring(Metered(model, passes, rows))
+    plain()
+    ratios: list[float] = []
+
+    def repeated() -> None:
+        ratios.extend(timed(lambda: scoring(model)) / timed(plain) - 1 for _ in range(REPEATS))
+
+    reasons = watched(repeated, model.device).reasons(model.device)
+    flags = (f"contended: {'; '.join(reasons)}",) if reasons else ()
+    middle, low, high = median(np.asarray(ratios))
+    name = label.removesuffix(COST_SUFFIX)
+    overhead = Figure(name=names.overhead(name), value=middle, low=low, high=high, n=REPEATS, flags=flags)
+    spent = Figure(name=names.detector_passes(name), value=float(passes.forwards.mean()), n=len(x))
+    return figures_table([overhead, spent], hardware)
 
 
 def scored(detector: Detector, model: Classifier, x: Tensor, random: SampleRandom) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ import pytest
 from adapters.torch_classifier import TorchClassifier
 from bench import plugins
 from bench.contracts import Adapter, adapter, attacks, detectors
-from bench.deception import deceived
+from bench.detection import deceived
 from bench.measure import attacked
 from bench.metrics.evidence import evidence
 from bench.metrics.outliers import auroc
