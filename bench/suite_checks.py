@@ -72,6 +72,7 @@ class Checks:
                 labels.append((keys, _label(entry, kind)))
                 if kind == "detector":
                     self.plugin((*keys, "outliers"), entry.get("outliers"), "dataset")
+                    self.plugin((*keys, "adversarial"), entry.get("adversarial"), "attack")
                     self.detector(keys, entry)
         self.unique("evaluations", labels)
         for keys, message in unsuited(self.entries("datasets"), [*self.entries("evaluations", "attacks")]):

@@ -14,6 +14,7 @@ from adapters.checkerboard import Checkerboard
 from adapters.cnn import Cnn
 from adapters.deployed import pack as pack_deployed
 from adapters.doubly_nested import DoublyNestedModel
+from adapters.ensemble import EnsembleAdapter, packed
 from adapters.family import Family
 from adapters.lstm import Lstm
 from adapters.odin_cnn import OdinCnn
@@ -61,6 +62,12 @@ def _refusing() -> tuple[Adapter, bytes]:
 def _odin_cnn() -> tuple[Adapter, bytes]:
     adapter = OdinCnn()
     return adapter, state_to_bytes(adapter.net().state_dict())
+
+
+def _ensemble() -> tuple[Adapter, bytes]:
+    inside = OdinCnn(size=8, padding=1, classes=3)
+    adapter = EnsembleAdapter(adapter="odin_cnn", args={"size": 8, "padding": 1, "classes": 3}, members=2)
+    return adapter, packed([state_to_bytes(inside.net().state_dict()) for _ in range(2)])
 
 
 def _built(name: str, fields: dict[str, object], weights: bytes) -> tuple[Adapter, bytes]:
@@ -142,6 +149,7 @@ EXAMPLES: dict[str, Callable[[], tuple[Adapter, bytes | None]]] = {
     "certified": lambda: _family(Certified(**DIGITS)),
     "cnn": _cnn,
     "deployed": _deployed,
+    "ensemble": _ensemble,
     "growl": lambda: _derived("growl", strength=0.01, spread=0.01),
     "block_drop": lambda: _untrained(BlockDropModel),
     "checkerboard": _checkerboard,

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 import attacks.autoattack
 import attacks.fgsm
 import attacks.foolbox
+import attacks.orthogonal_pgd
 import attacks.pgd  # noqa: F401 - registers the attack
 from bench.contracts import Attack, Bounds
 from bench.contracts import attacks as registry
@@ -32,6 +33,7 @@ BUDGET: dict[str, dict[str, Any]] = {
     "fab_t": {"steps": 5, "targets": 2},
     "square": {"queries": 60},
     "pgd": {"steps": 5},
+    "orthogonal_pgd": {"steps": 5},
     "foolbox.binarization_refinement": {},
     "foolbox.boundary": {"steps": 30},
     "foolbox.ddn": {"steps": 10},
