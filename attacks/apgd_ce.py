@@ -23,6 +23,10 @@ class UntargetedAutoPGD(StandingAttack):
     restarts: Annotated[int, Field(ge=1)] | None = None
     eot: Annotated[int, Field(ge=1)] = 1
 
+    @property
+    def averages(self) -> bool:
+        return self.eot > 1
+
     def loss(self, y: Tensor) -> Loss:
         """The loss for a batch with these labels. Overridden by what uses another than the cross-entropy."""
         return lambda logits, rows: losses.ce(logits, y[rows])

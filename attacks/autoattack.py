@@ -45,6 +45,10 @@ class AutoAttack(StandingAttack):
         """The quick bounds, unless the suite says `prove: false`: a proof costs as much as some tens of passes."""
         return "quick_bounds" if self.prove else None
 
+    @property
+    def averages(self) -> bool:
+        return self.version is Version.RAND
+
     def attacks(self) -> tuple[StandingAttack, ...]:
         """Its attacks, in their order."""
         norm = self.norm

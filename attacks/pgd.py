@@ -1,4 +1,7 @@
-"""Projected gradient descent on the cross-entropy (Madry et al. 2018, arXiv:1706.06083, section 2.1)."""
+"""Projected gradient descent on the cross-entropy (Madry et al. 2018, arXiv:1706.06083, section 2.1).
+
+With momentum it is the MI-FGSM of Dong et al. 2018, arXiv:1710.06081, equations 6 and 7.
+"""
 
 from typing import Annotated, ClassVar
 
@@ -19,6 +22,8 @@ class ProjectedGradientDescent(Attack):
     `step_size` is in input units, 2.5 * epsilon / steps where it is not given. Each restart begins at a point drawn
     uniformly from the ball, or at the input itself without `random_start` (then more than one restart repeats itself
     and is refused). What is returned is the first broken iterate, else the last iterate of the last restart.
+    `momentum`: weight of the gradients before, each in units of its L1 norm. `eot`: passes averaged per step, for
+    stochastic models.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2)
@@ -29,6 +34,8 @@ class ProjectedGradientDescent(Attack):
     step_size: Annotated[float, Field(gt=0)] | None = None
     random_start: bool = True
     restarts: Annotated[int, Field(ge=1)] = 1
+    momentum: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    eot: Annotated[int, Field(ge=1)] = 1
 
     def model_post_init(self, _context: object) -> None:
         if self.norm not in self.norms:
@@ -40,8 +47,12 @@ class ProjectedGradientDescent(Attack):
                 "restarts without random_start repeat the same descent: set random_start, or restarts to 1"
             )
 
+    @property
+    def averages(self) -> bool:
+        return self.eot > 1
+
     def run(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom) -> Tensor:
-        """See Attack.run. At most `steps` forward and backward passes per sample and restart.
+        """See Attack.run. At most `steps` times `eot` forward and backward passes per sample and restart.
 
         The forward pass of a step judges the step before it. The last iterate of the last restart stays unjudged: the
         engine's verification is its forward pass.
@@ -72,27 +83,38 @@ class ProjectedGradientDescent(Attack):
         ball = Ball(x[rows], self.norm, epsilon, model.bounds)
         label, part = y[rows], model.rows(rows)
         point = ball.project(ball.random(random.rows(rows))) if self.random_start else ball.centre
+        along = torch.zeros_like(point)
         for _ in range(self.steps):
             point = point.detach().requires_grad_()
-            logits = part.logits(point)
-            stands = logits.detach().argmax(1) == label
+            passes = [part.logits(point) for _ in range(self.eot)]
+            stands = _mean(passes).argmax(1) == label
             standing = int(stands.sum())
             if standing < len(rows):
                 result[rows[~stands]] = point.detach()[~stands]
                 if standing == 0:
                     return rows[stands]
-            loss = cross_entropy(logits[stands], label[stands], reduction="sum")
+            loss = torch.stack(
+                [cross_entropy(logits[stands], label[stands], reduction="sum") for logits in passes]
+            ).sum()
             (gradient,) = torch.autograd.grad(loss, point)
             point = point.detach()
             if standing < len(rows):
                 rows, label, point, gradient = rows[stands], label[stands], point[stands], gradient[stands]
-                ball, part = ball.rows(stands), model.rows(rows)
+                ball, part, along = ball.rows(stands), model.rows(rows), along[stands]
+            if self.momentum:
+                size = gradient.flatten(1).abs().sum(1).clamp(min=1e-30)
+                gradient = along = self.momentum * along + gradient / rowwise(size, gradient)
             point = ball.project(point + step_size * ball.direction(gradient))
         result[rows] = point
         if not judge:
             return rows
         with torch.no_grad():
-            return rows[part.logits(point).argmax(1) == label]
+            return rows[_mean([part.logits(point) for _ in range(self.eot)]).argmax(1) == label]
+
+
+def _mean(passes: list[Tensor]) -> Tensor:
+    """Mean logits over the passes, without a graph."""
+    return passes[0].detach() if len(passes) == 1 else torch.stack([logits.detach() for logits in passes]).mean(0)
 
 
 class Ball:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from bench.contracts import Attack, Classifier, Norm, Plugin, attack, attacks
+from bench.contracts import Attack, Classifier, Gradients, Knowledge, Norm, Plugin, attack, attacks
 from bench.errors import PluginError
 from bench.randomness import SampleRandom
 
@@ -19,6 +19,7 @@ class Transfer(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = tuple(Norm)
+    knowledge: ClassVar[Knowledge] = Knowledge.TRANSFER
 
     norm: Norm = Norm.LINF
     attack: str = Field(default="pgd", description="the attack that crafts")
@@ -43,4 +44,11 @@ class Transfer(Attack):
         return attacks.build(self.attack, {**self.args, "norm": self.norm})
 
     def run(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom) -> Tensor:
-        return self._inner().run(model.source or model, x, y, epsilon, random)
+        """See Attack.run. Raises PluginError where the crafting attack needs gradients, and nothing here has any."""
+        inner, surrogate = self._inner(), model.source or model
+        if inner.knowledge is Knowledge.WHITE_BOX and surrogate.gradients is Gradients.NONE:
+            raise PluginError(
+                f"transfer: '{inner.name}' needs gradients, and this model has none, nor a model it was made from",
+                "take `attack: square`, or an attack on scores or decisions",
+            )
+        return inner.run(surrogate, x, y, epsilon, random)

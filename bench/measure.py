@@ -24,6 +24,7 @@ from bench.contracts import (
     Detector,
     Figure,
     Gradients,
+    Judging,
     Keep,
     Knowledge,
     Norm,
@@ -34,7 +35,8 @@ from bench.contracts import (
 )
 from bench.errors import PluginError
 from bench.examples import Keeper
-from bench.metering import Metered, Passes, Untouched, answers, predictions
+from bench.gradient_checks import examine
+from bench.metering import Metered, Passes, Untouched, judged, predictions
 from bench.metrics.intervals import median
 from bench.names import COST_SUFFIX
 from bench.randomness import SampleRandom, seed_of
@@ -43,24 +45,47 @@ from bench.swift import swift
 
 TOLERANCE = 1e-6  # by which a verified input may leave the ball or the bounds: rounding of float32
 
+ONCE = Judging(passes=1)
+NOT_AVERAGED = ["not averaged"]  # the model is stochastic, and the attack follows single passes
+
 COST_BATCH = 64
 REPEATS = 15  # of a timing
 
 Indices = NDArray[np.int64]
 
 
-def clean(model: Classifier, samples: Samples, indices: Indices) -> pa.Table:
-    """Predictions, confidences and scores of untouched inputs."""
+def clean(
+    model: Classifier, samples: Samples, indices: Indices, examined: int = 0, judging: Judging = ONCE
+) -> pa.Table:
+    """Predictions, confidences and scores of untouched inputs; of the first `examined`, what gradients are worth."""
     labels, x, scores = _untouched(model, samples, indices)
+    prediction, kept = _judged_untouched(model, x, labels, indices, judging)
     return samples_table(
         {
             "sample": indices,
             "label": labels,
-            "prediction": answers(model, x, scores),
+            "prediction": prediction,
+            "signs": _signs(model, x, labels, indices, np.flatnonzero((prediction == labels)[:examined])),
             "confidence": _confidence(scores),
             "logits": list(scores.cpu().numpy().astype(np.float32)),
+            "kept": list(kept[:, None]) if model.stochastic else [None] * len(indices),
+            **_groups(samples, indices),
         }
     )
+
+
+def _signs(
+    model: Classifier, x: Tensor, labels: NDArray[np.int32], indices: Indices, rows: Indices
+) -> list[list[str] | None]:
+    """What bench.gradient_checks finds at these rows, which are right untouched; None for all others."""
+    signs: list[list[str] | None] = [None] * len(x)
+    if len(rows):
+        y = torch.from_numpy(labels[rows].astype(np.int64)).to(model.device)
+        random = SampleRandom.of(0, "gradient checks", [int(index) for index in indices[rows]])
+        with Untouched(model, "the check of the gradients"):
+            for row, found in zip(rows, examine(model, x[rows], y, random), strict=True):
+                signs[row] = found
+    return signs
 
 
 def attacked(
@@ -71,12 +96,14 @@ def attacked(
     samples: Samples,
     indices: Indices,
     seed: int,
+    judging: Judging = ONCE,
     keep: Keep | None = None,
 ) -> pa.Table:
     """What an attack does to a block of samples.
 
-    epsilons: ascending, in input units. purpose: keeps this attack's random numbers apart from another's. keep: how
-    what it crafts is kept in the records (bench.examples).
+    epsilons: ascending, in input units. purpose: keeps this attack's random numbers apart from another's. judging: how
+    the untouched and the adversarial inputs of a stochastic model are judged. keep: how what it crafts is kept in the
+    records (bench.examples).
     """
     if attack.knowledge is Knowledge.WHITE_BOX and model.gradients is Gradients.NONE:
         raise PluginError(
@@ -84,7 +111,8 @@ def attacked(
             "take an attack that sees only scores or decisions (`gauntlet list attacks` says which)",
         )
     labels, x, scores = _untouched(model, samples, indices)
-    prediction = answers(model, x, scores)
+    prediction, unmoved = _judged_untouched(model, x, labels, indices, judging)
+    kept = np.repeat(unmoved[:, None], len(epsilons), axis=1)
     n = len(indices)
     broken = np.zeros((n, len(epsilons)), dtype=bool)
     broken[prediction != labels] = True
@@ -95,6 +123,7 @@ def attacked(
     passes = Passes.zero(n)
     keeper = Keeper(x, model.bounds, keep)
 
+    blind = model.stochastic and attack.knowledge is Knowledge.WHITE_BOX and not attack.averages
     proved = _proofs(attack, epsilons, model, x, labels, np.flatnonzero(prediction == labels))
 
     def strike(rows: Indices, epsilon: float | None, stream: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
@@ -103,8 +132,13 @@ def attacked(
         target = torch.from_numpy(labels[rows].astype(np.int64)).to(model.device)
         with Untouched(model, f"attack '{attack.name}'"):
             moved = attack.run(Metered(asked, passes, rows), x[rows], target, epsilon, random).detach()
-        inside, far, found = _verify(model, attack.norm, x[rows], moved, epsilon)
+        verification = seed_of(seed, "verify", purpose, stream, *map(int, indices[rows[:1]]))
+        inside, far, found, share = _verify(
+            model, attack.norm, x[rows], moved, epsilon, labels[rows], judging, verification
+        )
         escaped[rows] |= ~inside
+        reached = inside[:, None] & (far[:, None] <= np.asarray(epsilons) + TOLERANCE)
+        kept[rows] = np.where(reached, np.minimum(kept[rows], share[:, None]), kept[rows])
         lost = inside & (found != labels[rows]) & (found != REFUSED)
         final[rows[lost]] = found[lost]
         keeper.take(rows[lost], moved[torch.from_numpy(lost)])
@@ -138,10 +172,15 @@ def attacked(
             "forwards": passes.forwards,
             "backwards": passes.backwards,
             "gradients": [str(model.gradients)] * n,
+            "signs": [NOT_AVERAGED if blind else None] * n,
+            "kept": list(kept) if model.stochastic else [None] * n,
+            "transferred": [model.source is not None if attack.knowledge is Knowledge.TRANSFER else None] * n,
             "proved": [None] * n if proved is None else list(proved),
+            **_groups(samples, indices),
         }
     )
-    return keeper.beside(table, model)
+    again = seed_of(seed, "verify rounded", purpose, *map(int, indices[:1]))
+    return keeper.beside(table, lambda rounded: judged(model, rounded, labels, judging, again)[0])
 
 
 def certified(
@@ -159,6 +198,7 @@ def certified(
             "prediction": prediction,
             "confidence": _confidence(scores),
             "proved": list(proved),
+            **_groups(samples, indices),
         }
     )
 
@@ -242,6 +282,7 @@ def detected(
             "score": outlying,
             "outlier": np.full(len(indices), outlier),
             **({} if detector.threshold is None else {"flagged": outlying > detector.threshold}),
+            **_groups(samples, indices),
         }
     )
 
@@ -311,10 +352,23 @@ def _untouched(model: Classifier, samples: Samples, indices: Indices) -> tuple[N
     return samples.labels[indices].astype(np.int32), x, scores.float()
 
 
+def _judged_untouched(
+    model: Classifier, x: Tensor, labels: NDArray[np.int32], indices: Indices, judging: Judging
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    return judged(model, x, labels, judging, seed_of("judge untouched", *map(int, indices[:1])))
+
+
 def _verify(
-    model: Classifier, norm: Norm, x: Tensor, moved: Tensor, epsilon: float | None
-) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.int32]]:
-    """Of each moved input: whether it is inside the threat model, how far it went, and its class in a clean pass."""
+    model: Classifier,
+    norm: Norm,
+    x: Tensor,
+    moved: Tensor,
+    epsilon: float | None,
+    labels: NDArray[np.int32],
+    judging: Judging,
+    seed: int,
+) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.int32], NDArray[np.float64]]:
+    """Of each moved input: whether it is inside the threat model, how far it went, and what `judged` says of it."""
     if moved.shape != x.shape or moved.dtype != x.dtype:
         raise ValueError(f"the attack returned {moved.dtype} {tuple(moved.shape)} for {x.dtype} {tuple(x.shape)}")
     far = distances(norm, moved.double() - x.double())
@@ -323,9 +377,15 @@ def _verify(
     inside = in_bounds & np.isfinite(far)
     if epsilon is not None:
         inside &= far <= epsilon + TOLERANCE
-    with torch.no_grad():
-        found = answers(model, moved, model.logits(moved).float())
-    return inside, far, found
+    return inside, far, *judged(model, moved, labels, judging, seed)
+
+
+def _groups(samples: Samples, indices: Indices) -> dict[str, list[list[str]]]:
+    """The column `groups` of the records; nothing where the data have none."""
+    columns = {name: np.asarray(column)[indices] for name, column in samples.groups.items()}
+    if not columns:
+        return {}
+    return {"groups": [[f"{name}={column[row]}" for name, column in columns.items()] for row in range(len(indices))]}
 
 
 def _confidence(scores: Tensor) -> NDArray[np.float32]:

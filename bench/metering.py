@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.contracts import Classifier
+from bench.contracts import Classifier, Judging
 from bench.errors import PluginError
 from bench.records import REFUSED
 
@@ -114,6 +114,26 @@ class Untouched:
         found = {(name, t.data_ptr(), 0 if t.is_inference() else t._version, t.requires_grad) for name, t in tensors}
         found |= {(f"{name or 'model'}.training", 0, 0, part.training) for name, part in self._module.named_modules()}
         return frozenset(found)
+
+
+def judged(
+    model: Classifier, x: Tensor, labels: NDArray[np.int32], judging: Judging, seed: int
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """The answer to each input, and the share of the passes that gave its label, (n,) each.
+
+    One pass for a deterministic model. For a stochastic one the label is the answer where `judging.majority` of its
+    passes gave it, else what most of the others gave. seed: of the noise that the model draws from torch's generator.
+    """
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        passes = judging.passes if model.stochastic else 1
+        found = np.stack([answers(model, x, model.logits(x).float()) for _ in range(passes)])
+    kept = np.asarray((found == labels).mean(axis=0), dtype=np.float64)
+    answer = labels.astype(np.int32)
+    for row in np.flatnonzero(kept < judging.majority):
+        others, counts = np.unique(found[found[:, row] != labels[row], row], return_counts=True)
+        answer[row] = others[counts.argmax()]
+    return answer, kept
 
 
 def answers(model: Classifier, x: Tensor, scores: Tensor) -> NDArray[np.int32]:

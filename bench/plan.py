@@ -15,8 +15,10 @@ from typing import Any
 
 from pydantic import Field
 
-from bench.contracts import Frozen
+from bench.contracts import Frozen, Judging
 from bench.records import Kind
+
+EXAMINED = "examined"  # argument of the clean pass: at so many samples the gradients are checked
 
 
 def content_key(*parts: Any) -> str:
@@ -81,13 +83,15 @@ class EvaluationRef(PluginRef):
     processes: int = 1  # fresh ones, each of which measures it once
     hardware: str | None = None  # digest of the hardware that a timing is valid for
     outliers: DatasetRef | None = None
+    judging: Judging | None = None  # of stochastic models
     keep: str | None = None  # how an attack keeps what it crafts
 
     @property
     def identity(self) -> Any:
         outliers = self.outliers.identity if self.outliers else None
+        judging = self.judging.model_dump() if self.judging else None
         kept = [self.keep] if self.keep else []
-        return [self.kind, *super().identity, self.norm, self.epsilons, self.hardware, outliers, *kept]
+        return [self.kind, *super().identity, self.norm, self.epsilons, self.hardware, outliers, judging, *kept]
 
 
 class Fit(Frozen):

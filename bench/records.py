@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from bench.contracts import Figure, Frozen
 
+CLASS = "class"  # the group column that all data have: the label
 REFUSED = -2  # in the place of a class: the model declined to answer
 
 # One row per sample and evaluation. A column that an evaluation does not fill is null.
@@ -40,10 +43,14 @@ SAMPLES = pa.schema(
         pa.field(
             "quantised_prediction", pa.int32(), True, {"doc": "class of that input once rounded to 8 bits (`keep`)"}
         ),
+        pa.field("signs", pa.list_(pa.string()), True, {"doc": "what speaks against its gradients; null: not asked"}),
+        pa.field("transferred", pa.bool_(), True, {"doc": "crafted on another model (attacks that transfer)"}),
+        pa.field("kept", pa.list_(pa.float64()), True, {"doc": "share of passes that kept the label (if stochastic)"}),
         pa.field("proved", pa.list_(pa.bool_()), True, {"doc": "proved to keep its label, one value per epsilon"}),
         pa.field("score", pa.float64(), True, {"doc": "outlier score of a detector; larger is more outlying"}),
         pa.field("outlier", pa.bool_(), True, {"doc": "whether the sample comes from the outlier set"}),
         pa.field("flagged", pa.bool_(), True, {"doc": "score above the threshold that the detector was fitted with"}),
+        pa.field("groups", pa.list_(pa.string()), True, {"doc": "COLUMN=VALUE for each group column of the data set"}),
     ]
 )
 
@@ -159,6 +166,17 @@ def samples_table(columns: dict[str, Any]) -> pa.Table:
         for name, type_ in zip(SAMPLES.names, SAMPLES.types, strict=True)
     ]
     return pa.Table.from_arrays(arrays, schema=SAMPLES)
+
+
+def group_values(table: pa.Table, by: str) -> NDArray[np.str_] | None:
+    """The values of a group column (n,); None where the records do not have it. `class` is the label."""
+    if by == CLASS:
+        return np.asarray(table["label"].to_numpy()).astype(str)
+    head = f"{by}="
+    if table["groups"].null_count:
+        return None
+    found = [next((text for text in row if text.startswith(head)), None) for row in table["groups"].to_pylist()]
+    return None if None in found else np.array([str(text).removeprefix(head) for text in found], dtype=str)
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -9,10 +9,12 @@ from bench.contracts import (
     Adapter,
     Attack,
     Certificate,
+    Knowledge,
     PairedProbe,
     Plugin,
     Samples,
     Training,
+    attacks,
     certificates,
     datasets,
     detectors,
@@ -20,7 +22,7 @@ from bench.contracts import (
 from bench.data import subset
 from bench.errors import DataError, PluginError
 from bench.names import COST_SUFFIX
-from bench.plan import DatasetRef, EvaluationRef, Fit, ModelRef, Resolved, content_key
+from bench.plan import EXAMINED, DatasetRef, EvaluationRef, Fit, ModelRef, Resolved, content_key
 from bench.plugins import engine_digest, source_digest
 from bench.records import Kind
 from bench.store import Store, digest
@@ -28,6 +30,7 @@ from bench.suite import DatasetSpec, DetectorSpec, ModelSpec, Suite
 from bench.worker import FitTask, TrainTask
 
 CLEAN = "clean"
+EXAMINED_SAMPLES = 64  # at which gradients are checked, where an attack will follow them
 
 
 @dataclass(frozen=True)
@@ -155,13 +158,20 @@ class Resolver:
 
     def _evaluations(self) -> tuple[EvaluationRef, ...]:
         asked = self.suite.evaluations
-        found = [EvaluationRef(label=CLEAN, plugin=CLEAN, kind=Kind.CLEAN, versions={"torch": version("torch")})]
+        white = any(attacks.get(spec.attack).knowledge is Knowledge.WHITE_BOX for spec in asked.attacks)
+        found = [
+            EvaluationRef(
+                label=CLEAN, plugin=CLEAN, kind=Kind.CLEAN, versions={"torch": version("torch")},
+                args={EXAMINED: EXAMINED_SAMPLES} if white else {}, judging=self.suite.stochastic,
+            )
+        ]  # fmt: skip
         for spec in asked.attacks:
             attack = spec.build()
             found.append(
                 EvaluationRef(
                     kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons, knowledge=attack.knowledge,
-                    minimal=attack.minimal, keep=spec.keep, **_described(spec.name, attack),
+                    minimal=attack.minimal, judging=self.suite.stochastic, keep=spec.keep,
+                    **_described(spec.name, attack),
                 )
             )  # fmt: skip
         for detection in asked.detectors:

@@ -24,7 +24,7 @@ from bench.contracts import (
     Plugin,
 )
 from bench.errors import GauntletError, did_you_mean
-from bench.suite_board import LABEL, Published, Score, published_twice, unscaled
+from bench.suite_board import LABEL, Grouping, Published, Score, published_twice, unscaled
 from bench.suite_part import MAX_COLUMNS, MAX_ENTRIES
 from bench.suite_parts import (
     KINDS,
@@ -327,8 +327,12 @@ class Checks:
         evaluations = self.document.data.get("evaluations", {})
         compared = any(entry.get("baseline") for _, entry in self.entries("models"))
         known = Evaluations.model_validate_json(json.dumps(evaluations), strict=True).metric_names(compared)
-        scores = _several(Score, board.get("scores"))
-        yielded, known = known, [*known, *(score.metric for score in scores)]
+        groups, scores = _several(Grouping, board.get("groups")), _several(Score, board.get("scores"))
+        for index, group in enumerate(groups):
+            for place, metric in enumerate(group.metrics):
+                self.metric(("leaderboard", "groups", index, "metrics", place), metric, known)
+        yielded = [*known, *(name for group in groups for name in group.yields())]
+        known = [*yielded, *(score.metric for score in scores)]
         columns = board.get("columns")
         asked: list[tuple[Keys, Any]] = [
             (("leaderboard", "columns", index), column)
@@ -338,7 +342,8 @@ class Checks:
         for keys, metric in [*asked, (("leaderboard", "rank_by"), board.get("rank_by"))]:
             if not isinstance(metric, str):
                 continue
-            self.metric(keys, metric, known)
+            if not any(group.has(metric) for group in groups):
+                self.metric(keys, metric, known)
             if metric in known and metric in seen and keys[1] == "columns":
                 self.find(keys, f"the column '{metric}' stands twice: remove one")
             seen.add(metric)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from bench import contracts, names
-from bench.contracts import Adapter, Attack, Certificate, Dataset, Detector, Keep, Norm, Probe
+from bench.contracts import Adapter, Attack, Certificate, Dataset, Detector, Judging, Keep, Norm, Probe
 from bench.suite_board import LABEL
 from bench.suite_board import Leaderboard as Leaderboard
 from bench.suite_part import MAX_ENTRIES, Part
@@ -215,13 +215,14 @@ class Evaluations(Part):
 
         Where two probes yield a figure of one name, the later one's has its label appended, as in bench.metrics.rows.
         """
-        found = dict.fromkeys((names.CLEAN_ACCURACY, *names.CONFIDENCE, *names.REFUSAL))
+        found = dict.fromkeys((names.CLEAN_ACCURACY, *names.CONFIDENCE, *names.REFUSAL, *names.CORRUPTION))
         worst: dict[str, dict[float, None]] = {}
         for spec in self.attacks:
             here = f"{spec.norm}/{spec.name}"
             for epsilon in spec.epsilons:
                 metric = names.robust_accuracy(spec.norm, spec.name, epsilon)
                 found |= dict.fromkeys((metric, metric.replace("robust_accuracy", "attack_success", 1)))
+                found |= dict.fromkeys(f"{share}/{here}/{epsilon:g}" for share in names.OF_PASSES)
                 if spec.keep:
                     found[names.quantised(metric)] = None
                 worst.setdefault(spec.norm, {})[epsilon] = None
@@ -232,6 +233,7 @@ class Evaluations(Part):
             for figure in contracts.probes.get(probe.probe).figures():
                 found[f"{figure}/{probe.name}" if figure in found else figure] = None
         if compared:
+            found |= dict.fromkeys(names.RELATIVE_CORRUPTION)
             found |= dict.fromkeys(ratio for ratio, metric in names.RATIOS.items() if metric in found)
         for detector in self.detectors:
             found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in (*names.DETECTION, *names.JOINT))
@@ -285,6 +287,8 @@ class Suite(Part):
     """What it is evaluated on."""
     evaluations: Evaluations = Evaluations()
     """What is done to it. Clean accuracy is always measured."""
+    stochastic: Judging = Judging()
+    """How models are judged whose answers are random."""
     resources: Resources = Resources()
     """What a worker gets."""
     leaderboard: Leaderboard = Leaderboard()

@@ -1,9 +1,9 @@
 """The words of the field that contracts, records and suites share."""
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Norm(StrEnum):
@@ -16,9 +16,10 @@ class Norm(StrEnum):
 
 
 class Knowledge(StrEnum):
-    """What the attacker may see: the gradient, the scores, or only the decision."""
+    """What the attacker may see: the gradient, that of another model, the scores, or only the decision."""
 
     WHITE_BOX = "white-box"
+    TRANSFER = "transfer"
     SCORE = "score"
     DECISION = "decision"
 
@@ -65,3 +66,14 @@ class Keep(StrEnum):
 
     EXACT = "exact"
     EIGHT_BIT = "8bit"
+
+
+class Judging(Frozen):
+    """How a stochastic model is judged: each input, untouched or adversarial, is passed several times."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    passes: Annotated[int, Field(ge=1)] = 11
+    """How often an input is passed."""
+    majority: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """The share of these passes that has to keep the label, or the input is broken: 1 for the worst of them."""

@@ -21,7 +21,7 @@ from bench.data import subset
 from bench.errors import DataError, GauntletError, PluginError
 from bench.gpu import exact_arithmetic
 from bench.memory import loading
-from bench.plan import CellPlan, DatasetRef, EvaluationRef, ModelRef, Task
+from bench.plan import EXAMINED, CellPlan, DatasetRef, EvaluationRef, ModelRef, Task
 from bench.records import Kind, Reason, encode
 from bench.store import digest
 
@@ -180,12 +180,14 @@ class Worker:
         samples, chosen = self._dataset(cell.dataset)
         indices = chosen[task.start : task.stop]
         if ref.kind is Kind.CLEAN:
-            return measure.clean(model, samples, indices)
+            examined = int(ref.args.get(EXAMINED, 0)) - task.start
+            return measure.clean(model, samples, indices, max(0, examined), ref.judging or measure.ONCE)
         if ref.kind is Kind.ATTACK:
             attack = contracts.attacks.build(ref.plugin, {**ref.args, "norm": ref.norm})
             purpose = repr(ref.identity[:3])
             keep = None if ref.keep is None else Keep(ref.keep)
-            return measure.attacked(attack, ref.epsilons, purpose, model, samples, indices, cell.seed, keep)
+            judging = ref.judging or measure.ONCE
+            return measure.attacked(attack, ref.epsilons, purpose, model, samples, indices, cell.seed, judging, keep)
         if ref.kind is Kind.CERTIFICATE:
             certificate = contracts.certificates.build(ref.plugin, {**ref.args, "norm": ref.norm})
             return measure.certified(certificate, ref.epsilons, model, samples, indices)

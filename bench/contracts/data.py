@@ -19,8 +19,8 @@ class Samples:
     """Inputs and labels of one split.
 
     labels: (n,) int64 in [0, len(class_names)). `fetch` takes indices (k,) int64 and returns (k, *input_shape): float32
-    in `bounds`, or integers for data that are not continuous (then `bounds` still holds). `digest` is of the content:
-    the same bytes give the same digest wherever they lie.
+    in `bounds`, or integers for data that are not continuous (then `bounds` still holds). `digest` is of the content,
+    groups included: the same bytes give the same digest wherever they lie.
     """
 
     labels: NDArray[np.int64]

@@ -36,6 +36,11 @@ class Attack(Plugin, ABC):
         """A certificate whose proof spares a sample the attack; samples that it cannot judge are attacked."""
         return None
 
+    @property
+    def averages(self) -> bool:
+        """Whether it follows means over several passes, as a stochastic model needs (EOT)."""
+        return False
+
     @abstractmethod
     def run(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom) -> Tensor:
         """Adversarial inputs for x.

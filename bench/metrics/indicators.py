@@ -3,7 +3,7 @@
 Croce and Hein 2020, arXiv:2003.01690 (the checks of AutoAttack), and Pintor et al. 2022, arXiv:2106.09947.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -43,13 +43,39 @@ def saturated(table: pa.Table) -> str | None:
     return None
 
 
+# sign of bench.gradient_checks -> the share of the examined samples from which on it is said, and what to say
+SIGNS: Mapping[str, tuple[float, str]] = {
+    "undeclared noise": (0.0, "two passes of one input differ: declare the model `stochastic`, and average (`eot`)"),
+    "no gradient": (0.05, "the gradient is zero, not finite, or not to be had: take attacks without gradients as well"),
+    "no gradient of the loss": (0.05, "the cross-entropy has no gradient, the logits do: take apgd_dlr or apgd_t"),
+    "no growth": (0.05, "no step along the gradient raises the loss"),
+    "unbounded": (0.05, "the label is not lost even where nothing but the bounds limits the attack"),
+    "lagging loss": (
+        0.05,
+        "attacks on the cross-entropy need over twice the steps of the margin's: take apgd_dlr",
+    ),
+    "rough": (0.25, "the gradient points elsewhere a thousandth of the bounds' width away: average it, or use square"),
+}
+
+
+def signs(table: pa.Table) -> list[str]:
+    """What speaks against the gradients in a clean cell. Empty for an honest net, and where none were checked."""
+    asked = [row for row in table["signs"].to_pylist() if row is not None]
+    told = []
+    for sign, (room, text) in SIGNS.items():
+        marked = sum(sign in row for row in asked)
+        if marked > room * len(asked):
+            told.append(f"at {marked} of {len(asked)} samples {text}")
+    return told
+
+
 def black_box_gain(attacks: Sequence[tuple[Attacked, Cell]], epsilon: float) -> str | None:
     """Whether attacks without gradients break more than GAIN of the samples that all white-box ones leave standing.
 
     attacks: of one norm; those not made at this epsilon or below are left out. Nothing where a kind is absent.
     """
     made = [(found, cell) for found, cell in attacks if found.reaches(epsilon)]
-    blind = [(found, cell) for found, cell in made if cell.knowledge != WHITE_BOX]
+    blind = [(found, cell) for found, cell in made if cell.knowledge != WHITE_BOX and _by_another_way(cell)]
     seeing = [found for found, cell in made if cell.knowledge == WHITE_BOX]
     if not blind or not seeing:
         return None
@@ -65,3 +91,8 @@ def black_box_gain(attacks: Sequence[tuple[Attacked, Cell]], epsilon: float) -> 
         if beyond > GAIN * len(common):
             told.append(f"'{cell.evaluation}' breaks {beyond} of {len(common)} samples that no white-box attack does")
     return "; ".join(told) or None
+
+
+def _by_another_way(cell: Cell) -> bool:
+    """Not what was crafted on the very model that it is tried on: a control, which is white-box in all but name."""
+    return False not in cell.table["transferred"].unique().to_pylist()

@@ -97,7 +97,8 @@ def robust_accuracy(attacked: Attacked, epsilon: float) -> Metric:
 def quantised_accuracy(cell: Cell, epsilon: float) -> Metric:
     """`robust_accuracy` where what the attack crafted counts only if it still loses the label once rounded to 8 bits,
     which moves each value by at most half a level (1/510 of the bounds' width); Wilson interval."""
-    held = _column(cell.table, "quantised_prediction") == _column(cell.table, "label")
+    answer = _column(cell.table, "quantised_prediction")
+    held = (answer == _column(cell.table, "label")) | (answer == REFUSED)
     order = np.argsort(_column(cell.table, "sample"), kind="stable")
     attacked = Attacked.of(cell)
     return share(~attacked.wrong & (~attacked.broken_at(epsilon) | held[order]))
@@ -134,6 +135,25 @@ def median_distance(attacked: Attacked) -> Metric:
         return Metric(value=None, n=0)
     ends = [end if np.isfinite(end) else None for end in intervals.median(attacked.distance)]
     return Metric(value=ends[0], low=ends[1], high=ends[2], n=len(attacked.samples))
+
+
+def of_passes(cell: Cell) -> dict[str, Metric]:
+    """Accuracy under attack over the repeated passes of each input; empty where the model is not stochastic.
+
+    `mean_accuracy`: the mean share of passes that kept the label; `unanimous_accuracy`: the share of samples of which
+    all passes did, the worst of them.
+    """
+    column = cell.table["kept"].combine_chunks()
+    if column.null_count or not len(column):
+        return {}
+    kept = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+    found: dict[str, Metric] = {}
+    for epsilon, shares in zip(cell.epsilons, kept.T, strict=True):
+        value, low, high = intervals.mean(shares)
+        where = f"{cell.norm}/{cell.evaluation}/{epsilon:g}"
+        found[f"mean_accuracy/{where}"] = Metric(value=value, low=low, high=high, n=len(shares))
+        found[f"unanimous_accuracy/{where}"] = share(shares == 1)
+    return found
 
 
 def passes(table: pa.Table, column: str) -> Metric | None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import names
-from bench.metrics import confidence, indicators, outliers, robustness
+from bench.metrics import confidence, corruption, indicators, outliers, robustness
 from bench.metrics.efficiency import merged
 from bench.metrics.proofs import check_proofs, proofs, proved_counts
 from bench.metrics.robustness import Attacked
@@ -109,9 +109,15 @@ class _Line:
     def clean(self, cell: Cell) -> None:
         name = self.add(names.CLEAN_ACCURACY, robustness.clean_accuracy(cell.table), cell)
         self.check_complete(name, cell)
+        for error, metric in corruption.errors(cell.table).items():
+            self.add(error, metric, cell)
         for refusal, metric in robustness.refusals(cell.table).items():
             self.add(refusal, metric, cell)
-        for told in (indicators.probabilities(cell.table), indicators.saturated(cell.table)):
+        for told in (
+            indicators.probabilities(cell.table),
+            indicators.saturated(cell.table),
+            *indicators.signs(cell.table),
+        ):
             if told:
                 self.flag(name, "suspect", told)
         unclear = int((cell.table["prediction"].to_numpy() == -1).sum())
@@ -133,6 +139,12 @@ class _Line:
                 self.add(names.quantised(name), robustness.quantised_accuracy(cell, epsilon), cell)
             rate = name.replace("robust_accuracy", "attack_success", 1)
             self.add(rate, robustness.success_rate(attacked, epsilon), cell)
+        for name, metric in robustness.of_passes(cell).items():
+            self.add(name, metric, cell)
+        if any(signs for signs in cell.table["signs"].to_pylist()):
+            self.flag(
+                subject, "suspect", "the model is random, the attack followed single passes: let it average (eot)"
+            )
         if cell.minimal or not cell.epsilons:
             subject = self.distance(cell.norm, attacked, cell)
         for column in ("forwards", "backwards"):

@@ -86,6 +86,25 @@ def test_random_starts_belong_to_the_sample_and_restarts_never_lose(norm: Norm) 
     assert bool((again | ~broken(once, y)).all())
 
 
+def test_momentum_is_that_of_the_paper() -> None:
+    """Dong et al. 2018, equations 6 and 7, in plain lines: g = mu g + grad / |grad|_1, a step of its sign."""
+    x, y = digits.right(20)
+    steps, mu, epsilon, stride = 6, 0.9, 0.02, 0.008  # so little that most samples stand
+    attack = ProjectedGradientDescent(steps=steps, step_size=stride, momentum=mu, random_start=False)
+    moved = attack.run(digits.model(), x, y, epsilon, digits.streams(20))
+    for row in range(20):
+        point, along = x[row : row + 1].clone(), torch.zeros(1, 1, 8, 8)
+        for _ in range(steps):
+            point = point.detach().requires_grad_()
+            logits = digits.module()(point)
+            if logits.argmax(1) != y[row]:
+                break
+            torch.nn.functional.cross_entropy(logits, y[row : row + 1]).backward()
+            along = mu * along + point.grad / point.grad.abs().sum()
+            point = (point.detach() + stride * along.sign()).clamp(x[row] - epsilon, x[row] + epsilon).clamp(0, 1)
+        torch.testing.assert_close(moved[row], point.detach()[0], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"steps": 0}, {"step_size": 0}, {"norm": "l1"}, {"stepsize": 1}, {"restarts": 2, "random_start": False}],

@@ -16,7 +16,8 @@ import adapters.huggingface
 import adapters.idx
 import adapters.image_folder
 import adapters.npz
-import adapters.outlier_sets  # noqa: F401 - each registers its data sets
+import adapters.outlier_sets
+import adapters.shifts  # noqa: F401 - each registers its data sets
 from bench.catalogue import CATALOGUE
 from bench.contracts import Samples, datasets
 from bench.data import ROOT
@@ -110,6 +111,14 @@ def noise(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
     return {"kind": "blobs", "input_shape": (3, 8, 8), "size": 40}
 
 
+def corrupted(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
+    return {"dataset": "digits", "limit": 12, "corruptions": ["fog", "shot_noise"], "severities": [2]}
+
+
+def rotated(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
+    return {"dataset": "digits", "limit": 12, "angles": [0, 20, 90]}
+
+
 def huggingface(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
     library = pytest.importorskip("datasets", reason="the extra `huggingface` is not installed")
     columns = library.Features({"image": library.Image(), "label": library.ClassLabel(names=["a", "b", "c"])})
@@ -138,6 +147,8 @@ EXAMPLES: dict[str, Callable[[Path, pytest.MonkeyPatch], Arguments]] = {
     "adversarial": adversarial,
     "classes_of": classes_of,
     "noise": noise,
+    "corrupted": corrupted,
+    "rotated": rotated,
 }
 
 
