@@ -26,6 +26,7 @@ class HuggingFace(Dataset):
     """
 
     requires: ClassVar[tuple[str, ...]] = ("torch", "pillow", "datasets")
+    local: ClassVar[bool] = True
 
     repository: str = Field(default="", pattern=r"^(\w[\w.-]*(/\w[\w.-]*)?)?$")
     path: Path | None = None

@@ -2,7 +2,7 @@
 
 import json
 import os
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PrivateAttr
 
@@ -19,6 +19,7 @@ class RegisteredModel(Adapter):
     arguments and weights as one artefact, which workers receive like the weights of any model.
     """
 
+    local: ClassVar[bool] = True
     where = frozenset({"weights", "uri", "tracking_uri"})
 
     uri: Annotated[str, Field(pattern=r"^(models:/)?[A-Za-z0-9_][A-Za-z0-9_.-]*(/([1-9][0-9]*|latest))?$")]

@@ -32,7 +32,8 @@ class RefusingClassifier(Classifier):
     def __init__(self, inner: Classifier, detector: Detector) -> None:
         self.inner = inner
         self._detector = detector
-        for name in ("input_shape", "bounds", "classes", "gradients", "stochastic", "realisation", "feature_layers"):
+        shown = ("input_shape", "bounds", "classes", "gradients", "stochastic", "realisation", "feature_layers")
+        for name in (*shown, "part_names", "vocabulary"):
             setattr(self, name, getattr(inner, name))
 
     def logits(self, x: Tensor) -> Tensor:
@@ -40,6 +41,9 @@ class RefusingClassifier(Classifier):
 
     def features(self, x: Tensor, layer: str) -> Tensor:
         return self.inner.features(x, layer)
+
+    def parts(self, x: Tensor) -> Tensor:
+        return self.inner.parts(x)
 
     def refuses(self, x: Tensor) -> Tensor:
         if not len(x):

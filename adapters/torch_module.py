@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 from torch import nn
@@ -21,6 +21,8 @@ class TorchModule(TorchDescribed):
     a module that the suite names under `plugins:`. weights: safetensors, or a torch file of tensors alone; its keys
     and shapes have to be those of the module.
     """
+
+    local: ClassVar[bool] = True
 
     factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
     args: dict[str, Any] = Field(default_factory=dict)

@@ -107,7 +107,9 @@ class Dispatcher(Generic[J]):
 
     sink(job, outcome, attempts) is called exactly once per job, in the order of completion.
     timeout: seconds that a task may take without a sign of life; the worker is killed then. retries: further attempts
-    of a job that fails, whatever the reason. startup: seconds until a worker that does not come up is given up.
+    of a job that fails, whatever the reason. Both may depend on the job. startup: seconds until a worker that does not
+    come up is given up. linger: asked when nothing is left; while it says so (it may block for a moment), workers are
+    kept and the jobs are asked again.
     """
 
     def __init__(
@@ -116,17 +118,19 @@ class Dispatcher(Generic[J]):
         sink: Callable[[J, Outcome, int], None],
         *,
         workers: int | Callable[[], int],
-        timeout: float,
-        retries: int,
+        timeout: float | Callable[[J], float],
+        retries: int | Callable[[J], int],
         startup: float = 120.0,
         canceled: Callable[[], bool] = lambda: False,
+        linger: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
         self._sink = sink
         self._wanted = workers if callable(workers) else lambda: workers
-        self._timeout = timeout
-        self._retries = retries
+        self._timeout = timeout if callable(timeout) else lambda _: timeout
+        self._retries = retries if callable(retries) else lambda _: retries
+        self._linger = linger
         self._startup = startup
         self._canceled = canceled
         self._clock = clock
@@ -140,7 +144,7 @@ class Dispatcher(Generic[J]):
         """Until every job has ended. Raises Canceled, or ClusterError where no worker can be started."""
         try:
             upcoming = self._next(jobs)
-            while upcoming or any(worker.queue for worker in self._workers.values()):
+            while upcoming or any(worker.queue for worker in self._workers.values()) or self._linger():
                 if self._canceled():
                     raise Canceled
                 while upcoming and len(self._workers) < self._wanted() and self._failed_starts < STARTS:
@@ -203,7 +207,7 @@ class Dispatcher(Generic[J]):
             self._lose(event.worker, Failed(event.reason, event.problem))
 
     def _failed(self, attempt: "_Attempt[J]", outcome: Failed) -> None:
-        if attempt.attempts <= self._retries:
+        if attempt.attempts <= self._retries(attempt.job):
             self._again.append(_Attempt(attempt.job, attempt.attempts + 1))
             return
         if outcome.model:
@@ -224,9 +228,9 @@ class Dispatcher(Generic[J]):
     def _kill_the_late(self) -> None:
         for number, worker in list(self._workers.items()):
             took = self._clock() - worker.since
-            if worker.queue and took > self._timeout:
+            if worker.queue and took > (limit := self._timeout(worker.queue[0].job)):
                 self._pool.stop(number)
-                message = f"no answer after {self._timeout:g} s (resources.timeout)"
+                message = f"no answer after {limit:g} s (resources.timeout)"
                 self._lose(number, Failed(Reason.TIMEOUT, message))
             elif not worker.ready and took > self._startup:
                 self._pool.stop(number)
@@ -234,5 +238,6 @@ class Dispatcher(Generic[J]):
 
     def _patience(self) -> float:
         """Seconds until something may have to be done even if nothing happens."""
-        ends = [worker.since + self._timeout for worker in self._workers.values() if worker.queue]
+        busy = [worker for worker in self._workers.values() if worker.queue]
+        ends = [worker.since + self._timeout(worker.queue[0].job) for worker in busy]
         return min(1.0, max(0.01, min(ends, default=1e9) - self._clock()))

@@ -42,6 +42,7 @@ from bench.names import COST_SUFFIX
 from bench.randomness import SampleRandom, seed_of
 from bench.records import REFUSED, figures_table, samples_table
 from bench.swift import swift
+from bench.token_ids import check_attack, check_vocabulary, gain
 
 TOLERANCE = 1e-6  # by which a verified input may leave the ball or the bounds: rounding of float32
 
@@ -110,6 +111,7 @@ def attacked(
             f"attack '{attack.name}' needs gradients, and this model has none",
             "take an attack that sees only scores or decisions (`gauntlet list attacks` says which)",
         )
+    check_attack(attack, model)
     labels, x, scores = _untouched(model, samples, indices)
     prediction, unmoved = _judged_untouched(model, x, labels, indices, judging)
     kept = np.repeat(unmoved[:, None], len(epsilons), axis=1)
@@ -122,6 +124,7 @@ def attacked(
     asked = swift(model, x) if attack.swift else model
     passes = Passes.zero(n)
     keeper = Keeper(x, model.bounds, keep)
+    gains = np.full(n, np.nan)  # of texts
 
     blind = model.stochastic and attack.knowledge is Knowledge.WHITE_BOX and not attack.averages
     proved = _proofs(attack, epsilons, model, x, labels, np.flatnonzero(prediction == labels))
@@ -137,6 +140,8 @@ def attacked(
             model, attack.norm, x[rows], moved, epsilon, labels[rows], judging, verification
         )
         escaped[rows] |= ~inside
+        if attack.tokens:
+            gains[rows] = np.where(inside, gain(model, x[rows], moved), gains[rows])
         reached = inside[:, None] & (far[:, None] <= np.asarray(epsilons) + TOLERANCE)
         kept[rows] = np.where(reached, np.minimum(kept[rows], share[:, None]), kept[rows])
         lost = inside & (found != labels[rows]) & (found != REFUSED)
@@ -169,6 +174,7 @@ def attacked(
             "distance": pa.array(distance, mask=~np.isfinite(distance)),
             "adversarial_prediction": final,
             "escaped": escaped,
+            "gain": pa.array(gains, mask=np.isnan(gains)),
             "forwards": passes.forwards,
             "backwards": passes.backwards,
             "gradients": [str(model.gradients)] * n,
@@ -341,6 +347,7 @@ def distances(norm: Norm, difference: Tensor) -> NDArray[np.float64]:
 
 
 def _untouched(model: Classifier, samples: Samples, indices: Indices) -> tuple[NDArray[np.int32], Tensor, Tensor]:
+    check_vocabulary(model, samples)
     x = samples.fetch(indices).to(model.device)
     torch.manual_seed(
         seed_of("untouched", *map(int, indices[:1]))

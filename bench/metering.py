@@ -47,6 +47,8 @@ class Metered(Classifier):
             "runtime",
             "feature_layers",
             "can_refuse",
+            "part_names",
+            "vocabulary",
             "device",
         ):
             setattr(self, name, getattr(model, name))
@@ -68,6 +70,9 @@ class Metered(Classifier):
 
     def refuses(self, x: Tensor) -> Tensor:
         return self._model.refuses(x)
+
+    def parts(self, x: Tensor) -> Tensor:
+        return self._model.parts(x)
 
     @property
     def source(self) -> Classifier | None:

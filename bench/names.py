@@ -27,7 +27,8 @@ GROUPED = ("worst_group", "disparity", "group_sd")  # over the groups of a colum
 CORRUPTION = ("mean_corruption_error", "untouched_error")  # of data under common corruptions
 RELATIVE_CORRUPTION = ("mce", "relative_mce")  # the same in units of a baseline's
 SHARES = (  # in [0, 1], printed in percent
-    *("clean_accuracy", "robust_accuracy", "robust_accuracy_8bit", "certified_accuracy", "attack_success", *OF_PASSES),
+    *("clean_accuracy", "robust_accuracy", "robust_accuracy_8bit", "certified_accuracy", "attack_success"),
+    *OF_PASSES,
     *("coverage", "answered_accuracy"),
     *("corruption_error", *CORRUPTION),
 )
@@ -76,6 +77,11 @@ def certified_accuracy(norm: str, evaluation: str, epsilon: float) -> str:
 def median_distance(norm: str, evaluation: str) -> str:
     """`median_distance/l2/cw`"""
     return f"median_distance/{norm}/{evaluation}"
+
+
+def adversarial_gain(norm: str, evaluation: str) -> str:
+    """`adversarial_gain/l0/word_substitution`"""
+    return f"adversarial_gain/{norm}/{evaluation}"
 
 
 def auroc(evaluation: str) -> str:

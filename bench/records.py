@@ -37,15 +37,16 @@ SAMPLES = pa.schema(
             {"doc": "class of the verified adversarial input; -1, -2 as above"},
         ),
         pa.field("escaped", pa.bool_(), True, {"doc": "the attack left bounds or ball, and did not count"}),
+        pa.field("gain", pa.float64(), True, {"doc": "adversarial gain: change of the answer per share of words"}),
         pa.field("forwards", pa.float64(), True, {"doc": "forward passes the attack spent on this sample"}),
         pa.field("backwards", pa.float64(), True, {"doc": "backward passes the attack spent on this sample"}),
         pa.field("gradients", pa.string(), True, {"doc": "of the model, as the attack saw them: exact, surrogate"}),
-        pa.field(
-            "quantised_prediction", pa.int32(), True, {"doc": "class of that input once rounded to 8 bits (`keep`)"}
-        ),
         pa.field("signs", pa.list_(pa.string()), True, {"doc": "what speaks against its gradients; null: not asked"}),
         pa.field("transferred", pa.bool_(), True, {"doc": "crafted on another model (attacks that transfer)"}),
         pa.field("kept", pa.list_(pa.float64()), True, {"doc": "share of passes that kept the label (if stochastic)"}),
+        pa.field(
+            "quantised_prediction", pa.int32(), True, {"doc": "class of that input once rounded to 8 bits (`keep`)"}
+        ),
         pa.field("proved", pa.list_(pa.bool_()), True, {"doc": "proved to keep its label, one value per epsilon"}),
         pa.field("score", pa.float64(), True, {"doc": "outlier score of a detector; larger is more outlying"}),
         pa.field("outlier", pa.bool_(), True, {"doc": "whether the sample comes from the outlier set"}),

@@ -1,5 +1,6 @@
 """The main job: a suite in, records out. Trains what has to be trained, then measures what the store does not have."""
 
+import contextlib
 import signal
 import threading
 from collections import Counter
@@ -8,20 +9,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from bench.cluster import Cluster, RayPool, Share, cluster
 from bench.dispatch import Canceled, Dispatcher
 from bench.errors import GauntletError
 from bench.fingerprint import fingerprint, fingerprint_digest
 from bench.jobs import AnyJob, FitJob, TaskJob, TrainJob
-from bench.plan import CellPlan, Resolved, Task
+from bench.plan import CellPlan, Resolved, Task, planned
 from bench.plugins import Source
 from bench.progress import Display
 from bench.records import Failure, Reason
 from bench.resolve import Resolver
 from bench.runs import Run, manifest
 from bench.store import Store
-from bench.suite import Suite, to_yaml
+from bench.suite import Resources, Suite, to_yaml
 from bench.timings import Timings
 from bench.worker import Failed, FitTask, Measured, Outcome, TrainTask
 
@@ -38,6 +40,24 @@ class Options:
     address: str | None = None
     only: str | None = None
     command: tuple[str, ...] = ()
+    name: str | None = None  # of the run, where it should not share its place with others of the same content
+    most: int | None = None  # tasks
+
+
+class Workforce(Protocol):
+    """Workers that several runs share, where a run has no cluster of its own."""
+
+    def dispatch(
+        self,
+        jobs: Iterator[AnyJob],
+        sink: Callable[[AnyJob, Outcome, int], None],
+        *,
+        resources: Resources,
+        progress: Callable[[str, int, int], None],
+        canceled: Callable[[], bool],
+        alone: bool,
+    ) -> None:
+        """Until every job has ended. Jobs are asked for, and the sink is told, by one other thread. Raises Canceled."""
 
 
 class Stopped(GauntletError):
@@ -52,8 +72,17 @@ def plan(suite: Suite, output: Path) -> tuple[Resolved, list[TrainTask | FitTask
     return Resolver(store, suite, fingerprint_digest(_hardware(suite)), keep=False).resolve()
 
 
-def run(suite: Suite, text: str, sources: Sequence[Source], options: Options, display: Display) -> Run:
-    """Run a suite, or what is left of it. text: the suite as it was given.
+def run(
+    suite: Suite,
+    text: str,
+    sources: Sequence[Source],
+    options: Options,
+    display: Display,
+    *,
+    workforce: Workforce | None = None,
+    canceled: Callable[[], bool] = lambda: False,
+) -> Run:
+    """Run a suite, or what is left of it. text: the suite as it was given. workforce: instead of a cluster of its own.
 
     Every planned task ends in the store or in the run's failures. Raises Stopped after SIGINT or SIGTERM, ClusterError
     where there is no cluster to be had; then the same call continues later.
@@ -62,12 +91,13 @@ def run(suite: Suite, text: str, sources: Sequence[Source], options: Options, di
     store = Store(str(options.output / "store"))
     resolver = Resolver(store, suite, fingerprint_digest(hardware))
     resolved, trainings = resolver.resolve()
+    if options.most is not None and (count := planned(list(resolved.cells(options.only)))) > options.most:
+        raise GauntletError(f"{count} tasks, and no more than {options.most} are allowed", "divide the suite")
     facts = manifest(options.command, hardware, suite.seed)
-    job = _Job(
-        suite, sources, options, display, Run.create(options.output, resolved, text, to_yaml(suite), facts), store
-    )
-    with _stop_on_signal() as stop:
-        job.stop = stop
+    place = Run.create(options.output, resolved, text, to_yaml(suite), facts, options.name)
+    job = _Job(suite, sources, options, display, place, store, workforce)
+    with _stop_on_signal() as signaled:
+        job.stop = lambda: signaled() or canceled()
         try:
             job.do(resolver, resolved, trainings)
         except Canceled:
@@ -99,6 +129,7 @@ class _Job:
     display: Display
     run: Run
     store: Store
+    workforce: Workforce | None = None
     stop: Callable[[], bool] = lambda: False
     measured: int = 0
     _cluster: Cluster | None = None
@@ -116,8 +147,11 @@ class _Job:
             return
         resources = self.suite.resources
         share = Share(resources.cpus_per_worker, resources.gpus_per_worker)
-        self.display.note(f"{self.run.submission}: starting workers")
-        with cluster(self.options.address, self.options.workers, share) as self._cluster:
+        with contextlib.ExitStack() as around:
+            if self.workforce is None:
+                self.display.note(f"{self.run.submission}: starting workers")
+                ours = cluster(self.options.address, self.options.workers, share)
+                self._cluster = around.enter_context(ours)
             while trainings := [task for task in trainings if task.key not in self._untrained]:
                 self._train(trainings)
                 resolved, trainings = resolver.resolve()
@@ -155,8 +189,7 @@ class _Job:
                 ready.append(cell)
         shared = self._missing_jobs(cell for cell in ready if not cell.evaluation.exclusive)
         timings = _alternating(self._missing_jobs(cell for cell in ready if cell.evaluation.exclusive))
-        assert self._cluster is not None
-        node = self._cluster.timing_node() if timings else None
+        node = self._cluster.timing_node() if timings and self._cluster else None
         if node is None:
             self._dispatch(shared, self._sink)
             self._time(timings)
@@ -195,6 +228,11 @@ class _Job:
         alone: bool = False,
     ) -> None:
         """avoided: a node that takes no part at the moment. alone: one worker, which waits until it has a node."""
+        if self.workforce is not None:
+            self.workforce.dispatch(
+                jobs, sink, resources=self.suite.resources, progress=self._trained, canceled=self.stop, alone=alone
+            )
+            return
         joined = self._cluster
         assert joined is not None
         pool: RayPool = joined.pool(self.sources, self.store, self._trained, avoided, alone)

@@ -38,12 +38,21 @@ class Run:
     submission: str
 
     @classmethod
-    def create(cls, output: Path, resolved: Resolved, given: str, complete: str, manifest: Mapping[str, Any]) -> "Run":
+    def create(
+        cls,
+        output: Path,
+        resolved: Resolved,
+        given: str,
+        complete: str,
+        manifest: Mapping[str, Any],
+        name: str | None = None,
+    ) -> "Run":
         """Write down what is about to be run; the same submission again takes up its own place.
 
-        given: the suite's text as it was submitted; complete: with all defaults and overrides.
+        given: the suite's text as it was submitted; complete: with all defaults and overrides. name: its own, where it
+        should not share its place with others of the same content.
         """
-        run = cls(output, resolved.submission)
+        run = cls(output, name or resolved.submission)
         run.write("suite.yaml", given)
         run.write("resolved.yaml", complete)
         run.set_resolved(resolved)

@@ -3,12 +3,11 @@
 Works on the data as they were read, so that one mistake hides no other.
 """
 
-import fnmatch
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -24,8 +23,9 @@ from bench.contracts import (
     Plugin,
 )
 from bench.errors import GauntletError, did_you_mean
-from bench.suite_board import LABEL, Grouping, Published, Score, published_twice, unscaled
-from bench.suite_part import MAX_COLUMNS, MAX_ENTRIES
+from bench.suite_board import LABEL
+from bench.suite_board_checks import BoardChecks
+from bench.suite_part import MAX_ENTRIES
 from bench.suite_parts import (
     KINDS,
     PATTERNS,
@@ -36,8 +36,8 @@ from bench.suite_parts import (
 )
 from bench.suite_words import leaves, model_in, troubles
 from bench.suite_yaml import Document, Finding, Keys, describe
+from bench.token_ids import refusal
 
-Kind = TypeVar("Kind", bound=BaseModel)
 LoadPlugins = Callable[[Sequence[str], Path], None]
 
 EVALUATIONS = {"attacks": "attack", "probes": "probe", "detectors": "detector", "certificates": "certificate"}
@@ -77,6 +77,7 @@ class Checks:
                     self.plugin((*keys, "outliers"), entry.get("outliers"), "dataset")
                     self.detector(keys, entry)
         self.unique("evaluations", labels)
+        self.texts()
         self.baselines()
         self.unique("models", [(keys, entry.get("name")) for keys, entry in self.entries("models")])
         self.unique("data sets", [(keys, _label(entry, "dataset")) for keys, entry in self.entries("datasets")])
@@ -207,6 +208,23 @@ class Checks:
             if issubclass(REGISTRIES["probes"].get(name), PairedProbe):
                 self.find(keys, f"'{name}' compares a model with its baseline: add `baseline: NAME` to a model")
 
+    def texts(self) -> None:
+        """Attacks on words for data sets of token ids, and no others; known before anything is loaded."""
+        for _, data in self.entries("datasets"):
+            name, args = data.get("dataset"), data.get("args") or {}
+            if not isinstance(name, str) or name not in REGISTRIES["datasets"]:
+                continue
+            try:
+                tokens = REGISTRIES["datasets"].build(name, args).tokens
+            except (ValueError, TypeError, GauntletError):
+                continue  # its arguments are wrong, which is told at them
+            for keys, entry in self.entries("evaluations", "attacks"):
+                attack = entry.get("attack")
+                if isinstance(attack, str) and attack in REGISTRIES["attacks"]:
+                    cls = REGISTRIES["attacks"].get(attack)
+                    if message := refusal(attack, cls.tokens, tokens=tokens):
+                        self.find((*keys, "attack"), message)
+
     def radii(self, name: str, entry: dict[str, Any], keys: Keys) -> None:
         if not any(did_you_mean(key, ["epsilons"]) for key in entry if key != "epsilons"):  # told at that key
             self.find((*keys, "epsilons"), f"is missing: '{name}' needs the radii of the ball, such as [2/255, 8/255]")
@@ -319,66 +337,14 @@ class Checks:
                 self.find((*keys, "name"), message)
             first.setdefault(label, keys)
 
-    def columns(self) -> list[Finding]:
-        """Check the leaderboard's metrics. The evaluations must be right."""
-        board = self.document.data.get("leaderboard")
-        if not isinstance(board, dict):
-            return []
+    def board(self) -> list[Finding]:
+        """Check the leaderboard. The evaluations must be right."""
         evaluations = self.document.data.get("evaluations", {})
         compared = any(entry.get("baseline") for _, entry in self.entries("models"))
-        known = Evaluations.model_validate_json(json.dumps(evaluations), strict=True).metric_names(compared)
-        groups, scores = _several(Grouping, board.get("groups")), _several(Score, board.get("scores"))
-        for index, group in enumerate(groups):
-            for place, metric in enumerate(group.metrics):
-                self.metric(("leaderboard", "groups", index, "metrics", place), metric, known)
-        yielded = [*known, *(name for group in groups for name in group.yields())]
-        known = [*yielded, *(score.metric for score in scores)]
-        columns = board.get("columns")
-        asked: list[tuple[Keys, Any]] = [
-            (("leaderboard", "columns", index), column)
-            for index, column in enumerate(columns[:MAX_COLUMNS] if isinstance(columns, list) else ())
-        ]
-        seen: set[str] = set()
-        for keys, metric in [*asked, (("leaderboard", "rank_by"), board.get("rank_by"))]:
-            if not isinstance(metric, str):
-                continue
-            if not any(group.has(metric) for group in groups):
-                self.metric(keys, metric, known)
-            if metric in known and metric in seen and keys[1] == "columns":
-                self.find(keys, f"the column '{metric}' stands twice: remove one")
-            seen.add(metric)
-        self.board("scores", unscaled(scores))
-        for index, score in enumerate(scores):
-            for place, part in enumerate(score.of):
-                self.metric(("leaderboard", "scores", index, "of", place, "metric"), part.metric, yielded)
-        published = _several(Published, board.get("published"))
-        for index, entry in enumerate(published):
-            self.metric(("leaderboard", "published", index, "metric"), entry.metric, known)
+        metrics = Evaluations.model_validate_json(json.dumps(evaluations), strict=True).metric_names(compared)
         models = [str(entry.get("name")) for _, entry in self.entries("models")]
         datasets = [str(_label(entry, "dataset")) for _, entry in self.entries("datasets")]
-        self.board("published", published_twice(published, models, datasets))
-        curves = board.get("curves")
-        for name, pattern in curves.items() if isinstance(curves, dict) else ():
-            if isinstance(pattern, str) and len(fnmatch.filter(models, pattern)) < 2:
-                self.find(("leaderboard", "curves", name), f"'{pattern}' matches fewer than two models of this suite")
-        return self.findings
-
-    def metric(self, keys: Keys, metric: str, known: Sequence[str]) -> None:
-        if metric not in known:
-            hint = did_you_mean(metric, known[:MAX_ENTRIES])
-            self.find(keys, f"this suite yields no metric '{metric}'{hint} (it yields: {', '.join(known[:40])})")
-
-    def board(self, key: str, findings: Iterator[tuple[tuple[str | int, ...], str]]) -> None:
-        for keys, message in findings:
-            self.find(("leaderboard", key, *keys), message)
-
-
-def _several(cls: type[Kind], entries: Any) -> list[Kind]:
-    """The entries of a list; none where the structure is wrong, which is told elsewhere."""
-    try:
-        return [cls.model_validate_json(json.dumps(entry), strict=True) for entry in entries or ()]
-    except (ValidationError, TypeError):
-        return []
+        return BoardChecks(self.document, metrics, models, datasets, self.findings).run()
 
 
 def _label(entry: Mapping[str, Any], kind: str) -> Any:

@@ -228,6 +228,8 @@ class Evaluations(Part):
                 worst.setdefault(spec.norm, {})[epsilon] = None
             if contracts.attacks.get(spec.attack).minimal or not spec.epsilons:
                 found[names.median_distance(spec.norm, spec.name)] = None
+            if contracts.attacks.get(spec.attack).tokens:
+                found[names.adversarial_gain(spec.norm, spec.name)] = None
             found |= dict.fromkeys((f"forwards/{here}", f"backwards/{here}"))
         for probe in self.probes:
             for figure in contracts.probes.get(probe.probe).figures():

@@ -22,6 +22,7 @@ from bench.progress import Display
 from bench.records import Row
 from bench.results import Analysis
 from bench.runs import Run
+from bench.store import write_atomically
 from bench.suite import Suite, load
 from bench.timings import Timings
 from bench.worker import TrainTask
@@ -99,13 +100,16 @@ def deliver(run: Run, uri: str | None, display: Display, only: str | None) -> De
     return Delivered(found.rows, view(run, found), story)
 
 
-def publish(run: Run, found: Analysis, uri: str | None) -> list[str]:
-    """Log a run whose reports are written to MLflow. Returns what the user is told. Raises TrackingError."""
+def publish(run: Run, found: Analysis, uri: str | None, owner: str | None = None) -> list[str]:
+    """Log a run whose reports are written to MLflow. Returns what the user is told. Raises TrackingError.
+
+    owner: whose it is; left out: of whoever runs this.
+    """
     where = uri or tracking.default_uri(run.output)
     shown = view(run, found)
     note = render(found.rows, shown, "md")
     files = artifacts(run, found, shown)
-    done = tracking.publish(results.publication(run, found.rows, getpass.getuser(), note, *files), where)
+    done = tracking.publish(results.publication(run, found.rows, owner or getpass.getuser(), note, *files), where)
     what = f"{done.created} runs logged" if done.created else "logged already"
     return [f"MLflow: {what} to experiment '{run.resolved.suite}'", f"browse: {tracking.ui_command(where)}"]
 
@@ -132,6 +136,13 @@ def view(run: Run, found: Analysis) -> View:
 def write_reports(run: Run, found: Analysis, folder: Path) -> Path:
     """Write the page, the cards and the pictures; returns the page's path."""
     return write_book(folder, cards(run, found), view(run, found))
+
+
+def write_json(run: Run, found: Analysis) -> Path:
+    """Write the leaderboard as JSON beside the page; returns its path."""
+    path = run.reports / "leaderboard.json"
+    write_atomically(path, render(found.rows, view(run, found), "json").encode())
+    return path
 
 
 def cards(run: Run, found: Analysis) -> list[Card]:

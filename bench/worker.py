@@ -185,8 +185,7 @@ class Worker:
         if ref.kind is Kind.ATTACK:
             attack = contracts.attacks.build(ref.plugin, {**ref.args, "norm": ref.norm})
             purpose = repr(ref.identity[:3])
-            keep = None if ref.keep is None else Keep(ref.keep)
-            judging = ref.judging or measure.ONCE
+            judging, keep = ref.judging or measure.ONCE, None if ref.keep is None else Keep(ref.keep)
             return measure.attacked(attack, ref.epsilons, purpose, model, samples, indices, cell.seed, judging, keep)
         if ref.kind is Kind.CERTIFICATE:
             certificate = contracts.certificates.build(ref.plugin, {**ref.args, "norm": ref.norm})

@@ -20,7 +20,7 @@ def test_every_command_and_every_option_of_run_is_documented():
     assert cli_upkeep.models.info.help
     assert {"run", "plan", "check-adapter"} <= set(names)
     assert [name for name in [*names, *groups] if f"`gauntlet {name}" not in text] == []
-    for option in ("output", "workers", "batch-size", "set", "only", "address", "tracking-uri", "format"):
+    for option in ("output", "workers", "batch-size", "set", "only", "address", "tracking-uri", "format", "profile"):
         assert f"`--{option}" in text
 
 

@@ -27,6 +27,7 @@ class Attack(Plugin, ABC):
     norms: ClassVar[tuple[Norm, ...]]  # those it can be asked for
     knowledge: ClassVar[Knowledge] = Knowledge.WHITE_BOX
     minimal: ClassVar[bool] = False  # True: looks for the smallest distance, is run once, ignores epsilon
+    tokens: ClassVar[bool] = False  # True: replaces tokens of texts; False: moves continuous inputs
     swift: ClassVar[bool] = False  # True: is given a faster copy of the model, equal to it up to rounding (bench.swift)
 
     norm: Norm

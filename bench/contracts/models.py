@@ -31,6 +31,8 @@ class Classifier(ABC):
     runtime: str = "torch"  # what executes it: timings of two runtimes are never put into one ratio
     feature_layers: tuple[str, ...] = ()
     can_refuse: bool = False  # `refuses` may say yes
+    part_names: tuple[str, ...] = ()  # of a model that leaves parts of itself out: those that `parts` tells of
+    vocabulary: tuple[str, ...] = ()  # inputs are int64 ids of these tokens, 0 filling up; the data's must be the same
     device: str = "cpu"
     loading: "Loading | None" = None  # what loading it took, where the engine has loaded it
 
@@ -51,6 +53,10 @@ class Classifier(ABC):
     def refuses(self, x: Tensor) -> Tensor:
         """Which inputs it declines to answer, (n,) bool on the CPU. The engine asks only where `can_refuse` is set."""
         return torch.zeros(len(x), dtype=torch.bool)
+
+    def parts(self, x: Tensor) -> Tensor:
+        """Which of `part_names` a pass over each input runs: (n, len(part_names)) bool on the CPU."""
+        return torch.zeros((len(x), 0), dtype=torch.bool)
 
     def rows(self, rows: Tensor) -> "Classifier":
         """The same classifier for a part of the batch that an attack was given: its passes are charged to those rows.

@@ -9,10 +9,12 @@ class Plugin(Frozen):
     """What a suite can name. `name` is set by the decorator.
 
     `requires` lists the distributions whose version changes the result: they are a part of the cache key.
+    `local` says that its arguments name modules or addresses: a suite that came over the network may not use it.
     """
 
     name: ClassVar[str] = ""
     requires: ClassVar[tuple[str, ...]] = ("torch",)
+    local: ClassVar[bool] = False
 
     @classmethod
     def summary(cls) -> str:

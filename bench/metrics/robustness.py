@@ -169,6 +169,15 @@ def passes(table: pa.Table, column: str) -> Metric | None:
     return Metric(value=value, low=low, high=high, n=len(spent))
 
 
+def adversarial_gain(table: pa.Table) -> Metric | None:
+    """Mean gain of the texts that were attacked, with its bootstrap interval; None where no text was."""
+    gains = table["gain"].drop_null().to_numpy()
+    if not len(gains):
+        return None
+    low, high = intervals.bootstrap(lambda rows: float(gains[rows].mean()), len(gains))
+    return Metric(value=float(gains.mean()), low=low, high=high, n=len(gains))
+
+
 def escaped(table: pa.Table) -> int:
     """How many results left the bounds or the ball, and did not count."""
     return int(table["escaped"].combine_chunks().fill_null(False).to_numpy(zero_copy_only=False).sum())

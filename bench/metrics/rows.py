@@ -147,6 +147,8 @@ class _Line:
             )
         if cell.minimal or not cell.epsilons:
             subject = self.distance(cell.norm, attacked, cell)
+        if (moved := robustness.adversarial_gain(cell.table)) is not None:
+            self.add(names.adversarial_gain(cell.norm, cell.evaluation), moved, cell)
         for column in ("forwards", "backwards"):
             spent = robustness.passes(cell.table, column)
             if spent is not None:

@@ -128,7 +128,7 @@ def test_the_radii_follow_the_truncated_normal():
 
 def prepared(digits) -> nn.Sequential:
     """A net in training mode whose running statistics are not those of any batch."""
-    made = trained(digits, Recipe(epochs=1), Keeping())
+    made = trained(digits, Recipe(epochs=10, learning_rate=0.01), Keeping())
     return made.train()
 
 

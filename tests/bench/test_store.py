@@ -43,6 +43,29 @@ def test_weights_are_kept_under_the_digest_of_their_bytes(store: Store):
     assert store.trained("t2") is None
 
 
+def test_a_checkpoint_is_replaced_goes_with_the_end_of_its_training_and_leaves_the_curves(store: Store):
+    assert store.checkpoint("t1") is None
+    store.set_checkpoint("t1", b"half")
+    store.set_checkpoint("t1", b"nearly")
+    assert store.checkpoint("t1") == b"nearly"
+    assert store.verify() == []
+    store.set_trained("t1", store.put_blob(b"weights"), 2.0, {"loss": (1.0, 0.5)})
+    assert store.checkpoint("t1") is None
+    assert store.curves("t1") == {"loss": [1.0, 0.5]}
+    assert store.curves("t2") == {}
+
+
+def test_a_damaged_checkpoint_is_an_error_until_it_is_repaired_by_removal(tmp_path: Path):
+    store = Store(str(tmp_path))
+    store.set_checkpoint("ab12", b"half")
+    path = tmp_path / "checkpoints" / "ab" / "ab12"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(StoreError, match="damaged checkpoint"):
+        store.checkpoint("ab12")
+    assert len(store.verify(repair=True)) == 1
+    assert store.checkpoint("ab12") is None
+
+
 def test_a_flipped_bit_is_found_by_verify_and_repaired_by_removal(tmp_path: Path):
     store = Store(str(tmp_path))
     store.write("ab12", encode(table(1000)))

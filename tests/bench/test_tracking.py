@@ -95,6 +95,23 @@ def test_a_row_becomes_a_flat_run_with_its_metrics_tags_and_params(publication: 
     assert all(f"(#/experiments/{published.experiment}/runs/{id_})" in note for id_ in published.runs.values())
 
 
+def test_the_curves_of_a_training_stand_with_the_rows_of_its_model_a_step_an_epoch(
+    publication: Publication, tracking_uri: str
+) -> None:
+    curves = {"loss": [2.0, 1.0, 0.5], "accuracy": [0.2, float("nan"), 0.9]}
+    fact = replace(publication.models["cnn"], curves=curves)
+    published = publish(replace(publication, models={**publication.models, "cnn": fact}), tracking_uri)
+    with connect(tracking_uri) as client:
+        for dataset in ("easy", "hard"):
+            run = published.runs["cnn", dataset]
+            loss = client.get_metric_history(run, "training/loss")
+            assert sorted((point.step, point.value) for point in loss) == [(1, 2.0), (2, 1.0), (3, 0.5)]
+            accuracy = client.get_metric_history(run, "training/accuracy")
+            assert sorted((point.step, point.value) for point in accuracy) == [(1, 0.2), (3, 0.9)]
+        assert client.get_metric_history(published.runs["bnn", "easy"], "training/loss") == []
+    assert publish(replace(publication, models={**publication.models, "cnn": fact}), tracking_uri).created == 0
+
+
 def test_the_models_page_ranks_models_by_a_metric_on_one_data_set(publication: Publication, tracking_uri: str) -> None:
     published = publish(publication, tracking_uri)
     hard = {"dataset_name": "hard", "dataset_digest": DIGEST[::-1]}

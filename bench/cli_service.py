@@ -1,0 +1,294 @@
+"""The verbs of the service: those that run it, and those that use it."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli import OUTPUT, Form, Format, Output, SuiteFile, Uri, _say, app, listed
+from bench.client import Client
+
+tokens = typer.Typer(help="Who may use the service. They work on its database.", no_args_is_help=True)
+database = typer.Typer(help="The database of the service.", no_args_is_help=True)
+app.add_typer(tokens, name="tokens")
+app.add_typer(database, name="database")
+
+PORT = 8642
+Url = Annotated[
+    str | None,
+    typer.Option("--database", metavar="URL", envvar="GAUNTLET_DATABASE", help="default: sqlite:///DIR/service.db"),
+]
+Host = Annotated[str, typer.Option(help="where the face listens; anything but loopback needs TLS in front of it")]
+Port = Annotated[int, typer.Option(min=1, max=65535)]
+Ray = Annotated[str | None, typer.Option("--address", metavar="RAY", help="a running Ray cluster; default: one here")]
+Workers = Annotated[int | None, typer.Option(min=1, help="default: as many as the cluster has room for")]
+Server = Annotated[str, typer.Option("--server", metavar="URL", envvar="GAUNTLET_SERVER", help="where the face is")]
+Secret = Annotated[str, typer.Option("--token", envvar="GAUNTLET_TOKEN", help="better: the environment", prompt=False)]
+Id = Annotated[str, typer.Argument(metavar="SUBMISSION")]
+SERVER = f"http://127.0.0.1:{PORT}"
+
+
+def _open(url: str | None, output: Path, *, upgrade: bool = False):  # type: ignore[no-untyped-def]  # noqa: ANN202 - imported late
+    from bench.service.database import Database
+
+    opened = Database(url or f"sqlite:///{(output / 'service.db').absolute()}")
+    if upgrade:
+        opened.upgrade()
+    opened.check()
+    return opened
+
+
+# --- running it
+
+
+@app.command()
+def serve(output: Output = OUTPUT, url: Url = None, host: Host = "127.0.0.1", port: Port = PORT) -> None:
+    """Answer HTTP: the face of the service alone. `gauntlet up` starts everything."""
+    from bench import verbs
+    from bench.service.face import face
+    from bench.service.server import end_with_supervisor, log_lines
+    from bench.service.server import serve as listen
+
+    log_lines()
+    verbs.prepare()
+    end_with_supervisor()
+    listen(face(_open(url, output), output), host, port)
+
+
+@app.command()
+def dispatch(
+    output: Output = OUTPUT, url: Url = None, address: Ray = None, workers: Workers = None, tracking_uri: Uri = None
+) -> None:
+    """Run what was submitted: the dispatcher of the service alone. A second one waits until the first has gone."""
+    from bench.service.dispatcher import Foreman, Place
+    from bench.service.queue import Quotas
+    from bench.service.server import end_with_supervisor, log_lines, on_signal
+    from bench.service.work import Work
+
+    log_lines()
+    quotas = Quotas()
+    foreman = Foreman(
+        Work(_open(url, output), quotas), Place(output.absolute(), address, workers, tracking_uri), quotas
+    )
+    on_signal(foreman.stop)
+    end_with_supervisor()
+    foreman.run()
+
+
+@app.command()
+def up(
+    output: Output = OUTPUT,
+    url: Url = None,
+    host: Host = "127.0.0.1",
+    port: Port = PORT,
+    address: Ray = None,
+    workers: Workers = None,
+    tracking_uri: Uri = None,
+) -> None:
+    """Start the service on this machine, and keep it alive: its database, its face and its dispatcher."""
+    from bench.service.server import Child, log_lines, supervise
+    from bench.tracking import default_uri, ui_command
+
+    log_lines()
+    opened = _open(url, output, upgrade=True)
+    place = opened.engine.url.render_as_string(hide_password=True)
+    secret = {"GAUNTLET_DATABASE": opened.url}  # not on a command line, which everybody on the machine can read
+    opened.close()
+    words = [sys.executable, "-m", "bench"]
+    common = ["--output", str(output.absolute())]
+    more = [*(["--address", address] if address else []), *(["--workers", str(workers)] if workers else [])]
+    more += ["--tracking-uri", tracking_uri] if tracking_uri else []
+    _say(
+        [
+            f"face:      http://{host}:{port} (/openapi.json; /health, /ready, /metrics)",
+            f"database:  {place}",
+            f"records:   {output.absolute()}",
+            f"MLflow:    {tracking_uri or default_uri(output)}",
+            f"           {ui_command(tracking_uri or default_uri(output))}",
+            "tokens:    gauntlet tokens create USER --role submitter",
+        ]
+    )
+    supervise(
+        [
+            Child("face", [*words, "serve", *common, "--host", host, "--port", str(port)], secret),
+            Child("dispatcher", [*words, "dispatch", *common, *more], secret),
+        ]
+    )
+
+
+@database.command("upgrade")
+def upgrade(output: Output = OUTPUT, url: Url = None) -> None:
+    """Bring the schema up to date (`gauntlet up` does it, too). Make a backup before."""
+    _open(url, output, upgrade=True).close()
+    _say(["the schema is up to date"])
+
+
+@tokens.command("create")
+def create_token(
+    user: str,
+    role: Annotated[str, typer.Option(help="reader, submitter, maintainer or admin; the user gets it")],
+    scope: Annotated[list[str], typer.Option(help="read, submit, control, audit; default: all of the role")] = [],  # noqa: B006
+    days: Annotated[float, typer.Option(help="until it expires")] = 90,
+    note: Annotated[str, typer.Option(help="what it is for")] = "",
+    output: Output = OUTPUT,
+    url: Url = None,
+) -> None:
+    """Make a token, and print it: this once."""
+    from bench.service.access import Access, Role, Verb
+
+    chosen = _choice(Role, role, "--role")
+    scopes = [_choice(Verb, text, "--scope") for text in scope]
+    print(Access(_open(url, output, upgrade=url is None)).create(user, chosen, scopes, days, note))
+
+
+@tokens.command("list")
+def list_tokens(output: Output = OUTPUT, url: Url = None, form: Form = Format.TABLE) -> None:
+    """List all tokens, without their secrets."""
+    from bench.service.access import Access
+    from bench.service.shapes import iso
+
+    lines = [
+        {
+            "id": token.id,
+            "user": token.owner,
+            "role": role,
+            "scopes": " ".join(token.scopes),
+            "created": iso(token.created),
+            "expires": iso(token.expires),
+            "revoked": iso(token.revoked),
+            "note": token.note,
+        }
+        for token, role in Access(_open(url, output)).tokens()
+    ]
+    listed(lines, form)
+
+
+@tokens.command("revoke")
+def revoke_token(token: Annotated[str, typer.Argument(metavar="ID")], output: Output = OUTPUT, url: Url = None) -> None:
+    """Make a token worthless at once."""
+    from bench.service.access import Access
+
+    Access(_open(url, output)).revoke(token)
+    _say([f"{token} is revoked"])
+
+
+def _choice(kinds, text: str, option: str):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - any StrEnum
+    from bench.errors import Mistake, SuiteError, did_you_mean
+
+    try:
+        return kinds(text)
+    except ValueError:
+        near = did_you_mean(text, kinds)
+        raise SuiteError([Mistake(option, "", f"no '{text}'{near} ({', '.join(kinds)})")]) from None
+
+
+# --- using it
+
+
+@app.command()
+def submit(
+    suite: SuiteFile,
+    token: Secret,
+    server: Server = SERVER,
+    priority: Annotated[int, typer.Option(min=-10, max=10, help="among your own: highest first")] = 0,
+    shared: Annotated[bool, typer.Option(help="let everybody with a token see it")] = False,
+    watch_: Annotated[bool, typer.Option("--watch", help="stay until it has ended")] = False,
+) -> None:
+    """Hand a suite in to the service, and print the submission's id."""
+    from bench.errors import Mistake, SuiteError
+
+    if not suite.is_file():
+        raise SuiteError([Mistake(str(suite), "", "no such file")])
+    client = Client(server, token)
+    made = client.submit(suite.read_bytes(), priority=priority, shared=shared)
+    print(made["id"], flush=True)
+    if watch_:
+        _watch(client, made["id"])
+
+
+@app.command()
+def watch(submission: Id, token: Secret, server: Server = SERVER) -> None:
+    """Tell what happens to a submission until it has ended; the exit code is 1 where not everything was measured."""
+    _watch(Client(server, token), submission)
+
+
+@app.command()
+def cancel(submission: Id, token: Secret, server: Server = SERVER) -> None:
+    """Stop a submission for good; what was measured is kept."""
+    _told(Client(server, token).cancel(submission))
+
+
+@app.command()
+def pause(submission: Id, token: Secret, server: Server = SERVER) -> None:
+    """Hand out no more tasks of a submission."""
+    _told(Client(server, token).pause(submission))
+
+
+@app.command()
+def resume(submission: Id, token: Secret, server: Server = SERVER) -> None:
+    """Go on with a paused submission."""
+    _told(Client(server, token).resume(submission))
+
+
+@app.command()
+def retry(submission: Id, token: Secret, server: Server = SERVER) -> None:
+    """Try again what failed, or was canceled."""
+    _told(Client(server, token).retry(submission))
+
+
+@app.command()
+def prioritise(submission: Id, priority: int, token: Secret, server: Server = SERVER) -> None:
+    """Change the priority of a submission among your own: -10 to 10, highest first."""
+    _told(Client(server, token).prioritise(submission, priority))
+
+
+@app.command()
+def submissions(
+    token: Secret,
+    server: Server = SERVER,
+    state: Annotated[str | None, typer.Option(help="queued, running, paused, complete, ...")] = None,
+    form: Form = Format.TABLE,
+) -> None:
+    """List the submissions that you may see, the latest first."""
+    columns = ("id", "owner", "state", "done", "total", "failed", "eta", "priority", "message")
+    listed([{name: line[name] for name in columns} for line in Client(server, token).list(state)], form)
+
+
+@app.command()
+def fetch(
+    submission: Id,
+    token: Secret,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="the folder that gets the files")],
+    server: Server = SERVER,
+) -> None:
+    """Fetch the leaderboard (HTML, JSON) and the records (Parquet) of a submission that has ended."""
+    import json
+
+    client = Client(server, token)
+    board = client.leaderboard(submission)
+    to.mkdir(parents=True, exist_ok=True)
+    (to / "leaderboard.json").write_text(json.dumps(board, indent=2))
+    client.page(submission, to / "leaderboard.html")
+    client.records(submission, to / "records.parquet")
+    print(to)
+
+
+def _watch(client: Client, submission: str) -> None:
+    state, told = "", ""
+    for event in client.watch(submission):
+        if event.kind == "progress":
+            found, state = event.data, str(event.data["state"])
+            eta = f", ETA {found['eta']:.0f} s" if found["eta"] else ""
+            line = f"{found['done']}/{found['total']}{eta}"
+            if found["total"] and line != told:
+                _say([line])
+            told = line
+        else:
+            _say([str(event.data["text"])])
+    if state != "complete":
+        raise typer.Exit(1)
+
+
+def _told(found: dict[str, object]) -> None:
+    _say([f"{found['id']}: {found['state']}" + (f" ({found['wish']} is on its way)" if found["wish"] else "")])

@@ -1,0 +1,294 @@
+"""The dispatcher: one process that holds the lease, and runs everybody's submissions on one cluster.
+
+Threads: the main one talks to Ray; one per submission runs the engine (bench.run), whose tasks go through the fair
+queue; one keeps the lease and the database; one tells MLflow. What is only in memory is what can be made again: killed
+at any moment, the next dispatcher goes on with what the store and the database hold.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench import results, runs, verbs
+from bench import run as engine
+from bench.cluster import Cluster, RayPool, Share, cluster
+from bench.dispatch import Canceled, Dispatcher, Event
+from bench.errors import GauntletError, TrackingError
+from bench.jobs import AnyJob, TaskJob, TrainJob
+from bench.run import DRAINING, STARTUP, Options, Stopped
+from bench.service import intake
+from bench.service.database import State, Submission
+from bench.service.fair import FairQueue, Sink, Ticket
+from bench.service.queue import Quotas
+from bench.service.watch import Watch
+from bench.service.work import TERM, Work
+from bench.store import Store
+from bench.suite import Resources
+from bench.timings import Timings
+from bench.worker import Failed, Outcome
+
+BEAT = 0.5  # seconds between two looks at the database
+UNKNOWN = 1.0  # seconds that a task counts before the first of its kind has been seen
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the dispatcher works."""
+
+    output: Path
+    address: str | None = None  # of a running Ray cluster
+    workers: int | None = None
+    tracking_uri: str | None = None
+    at_once: int = 8  # submissions, of all users
+
+
+class Foreman:
+    """Runs submissions until it is stopped, or has lost its lease."""
+
+    def __init__(self, work: Work, place: Place, quotas: Quotas) -> None:
+        self._work = work
+        self._place = place
+        self._quotas = quotas
+        self._stop = threading.Event()
+        self._problem: BaseException | None = None
+        self._at_work: dict[str, _Submission] = {}
+        self._lock = threading.Lock()
+        self._reporting = threading.Lock()  # pictures are drawn by one thread at a time
+        self._charged: Counter[str] = Counter()
+        self._tasks: Counter[str] = Counter()
+        self._timings = Timings(place.output / "service-timings.json")
+        self.queue = FairQueue(self._estimate, self._charge, quotas.in_flight)
+
+    def stop(self) -> None:
+        """Hand out no more tasks, put every submission back, and end."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Raises what went wrong: LeaseLost, ClusterError, or what the database says."""
+        verbs.name_registry(self._place.output, self._place.tracking_uri)
+        verbs.prepare()
+        while not self._work.acquire():
+            if self._stop.wait(BEAT):
+                return
+        log.info("lease taken", extra={"epoch": self._work.epoch})
+        threads = [threading.Thread(target=self._guarded, args=(part,)) for part in (self._keep, self._publish)]
+        for thread in threads:
+            thread.start()
+        try:
+            with cluster(self._place.address, self._place.workers, Share()) as joined:
+                self._dispatch(joined)
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join()
+            self._timings.save()
+        if self._problem is not None:
+            raise self._problem
+        self._work.release()
+
+    # --- the main thread
+
+    def _dispatch(self, joined: Cluster) -> None:
+        store = Store(str(self._place.output / "store"))
+        while not self._stop.is_set():
+            alone = self.queue.turn(BEAT)
+            if alone is None:
+                continue
+            batches = (iter([ticket]) for ticket in self.queue) if alone else iter([self.queue])
+            for batch in batches:
+                pool = _Pool(joined.pool((), store, self.queue.progress, alone=alone))
+                dispatcher = Dispatcher(
+                    pool,
+                    self.queue.sink,
+                    workers=1 if alone else joined.room,
+                    startup=DRAINING if alone else STARTUP,
+                    timeout=lambda ticket: ticket.timeout,
+                    retries=lambda ticket: ticket.retries,
+                    linger=self.queue.linger if not alone else lambda: False,
+                    canceled=self._stop.is_set,
+                )
+                try:
+                    dispatcher.run(batch)
+                except Canceled:
+                    return
+
+    def _estimate(self, job: AnyJob) -> float:
+        if not isinstance(job, TaskJob):
+            return UNKNOWN
+        cell, task = job.task.cell, job.task
+        seconds = self._timings.estimate(cell)
+        return UNKNOWN if seconds is None else seconds * (task.stop - task.start) / cell.size
+
+    def _charge(self, owner: str, seconds: float) -> None:
+        with self._lock:
+            self._charged[owner] += seconds  # type: ignore[assignment]
+            self._tasks[owner] += 1
+
+    # --- the threads beside it
+
+    def _guarded(self, part: Callable[[], None]) -> None:
+        """A thread whose end is the end of all: the supervisor starts a new dispatcher, which goes on."""
+        try:
+            part()
+        except BaseException as problem:  # noqa: BLE001 - raised again by the main thread
+            self._problem = self._problem or problem
+            self._stop.set()
+
+    def _keep(self) -> None:
+        """The lease, the next submissions, what users want, and how far everything is."""
+        renewed = 0.0
+        while True:
+            ending = self._stop.is_set()
+            if time.monotonic() - renewed > TERM / 4:
+                self._work.renew()
+                renewed = time.monotonic()
+            for submission, wish in self._work.wishes().items():
+                if submission in self._at_work:
+                    self._at_work[submission].wish = wish
+            self._book()
+            for each in list(self._at_work.values()):
+                self._tell(each)
+            if ending and not self._at_work:
+                return
+            while not ending and len(self._at_work) < self._place.at_once and self._claim():
+                pass
+            self._stop.wait(BEAT) if not ending else time.sleep(0.1)
+
+    def _claim(self) -> bool:
+        running = Counter(each.row.owner for each in self._at_work.values())
+        row = self._work.claim(running, self.queue.order)
+        if row is None:
+            return False
+        log.info("submission claimed", extra={"submission": row.id, "owner": row.owner})
+        each = self._at_work[row.id] = _Submission(row, self)
+        each.start()
+        return True
+
+    def _book(self) -> None:
+        with self._lock:
+            charged, tasks = dict(self._charged), dict(self._tasks)
+            self._charged.clear()
+            self._tasks.clear()
+        for owner, seconds in charged.items():
+            self._work.charge(owner, seconds, tasks[owner])
+
+    def _tell(self, each: "_Submission") -> None:
+        over = not each.is_alive()
+        for line in each.watch.lines():
+            self._work.note(each.row.id, line)
+        if (figures := each.watch.figures()) is not None:
+            self._work.progress(each.row.id, *figures)
+        if over:
+            log.info("submission ended", extra={"submission": each.row.id, "state": each.state})
+            publish = each.state in (State.COMPLETE, State.INCOMPLETE)
+            self._work.end(each.row.id, each.state, each.message, publish=publish)
+            del self._at_work[each.row.id]
+
+    def _publish(self) -> None:
+        """One writer drains the outbox, so a tracking server that is away fails nothing."""
+        while not self._stop.wait(BEAT):
+            row = self._work.due()
+            if row is None:
+                continue
+            run = runs.Run(self._place.output, row.id)
+            try:
+                with self._reporting:
+                    told = verbs.publish(run, results.analysis(run), self._place.tracking_uri, row.owner)
+            except TrackingError as problem:
+                wait = self._work.postpone(row.id, str(problem))
+                log.warning("MLflow was not told", extra={"submission": row.id, "again_in": wait})
+            else:
+                self._work.published(row.id, told[:1])
+
+    # --- for the threads of submissions
+
+    def carry_out(self, each: "_Submission") -> None:
+        """One submission, from its text to its leaderboard. Raises Stopped, and what the engine raises."""
+        row, options = each.row, Options(self._place.output, name=each.row.id, most=self._quotas.tasks)
+        suite = intake.accept(row.text.encode())
+
+        def stop() -> bool:
+            return bool(each.wish) or self._stop.is_set()
+
+        run = engine.run(suite, row.text, (), options, each.watch, workforce=each, canceled=stop)
+        with self._reporting:
+            found = results.analysis(run)
+            verbs.write_reports(run, found, run.reports)
+            verbs.write_json(run, found)
+        each.state = State(run.status["state"])
+
+    def note(self, job: AnyJob, outcome: Outcome) -> None:
+        if isinstance(job, TaskJob) and not isinstance(outcome, Failed):
+            self._timings.note(job.task.cell, job.task.stop - job.task.start, outcome.seconds)
+
+
+class _Submission(threading.Thread):
+    """A submission at work; the workforce of its run."""
+
+    def __init__(self, row: Submission, foreman: Foreman) -> None:
+        super().__init__(name=row.id, daemon=True)
+        self.row = row
+        self.watch = Watch()
+        self.wish: str | None = None
+        self.state = State.QUEUED  # what it becomes
+        self.message = ""
+        self._foreman = foreman
+
+    def run(self) -> None:
+        try:
+            self._foreman.carry_out(self)
+        except Stopped:
+            self.state = {"cancel": State.CANCELED, "pause": State.PAUSED}.get(self.wish or "", State.QUEUED)
+        except GauntletError as problem:
+            self.state, self.message = State.FAILED, str(problem)
+        except Exception as problem:
+            log.exception("a submission met a bug", extra={"submission": self.row.id})
+            self.state, self.message = State.FAILED, f"a bug of the service: {type(problem).__name__}: {problem}"
+
+    def dispatch(
+        self,
+        jobs: Iterator[AnyJob],
+        sink: Sink,
+        *,
+        resources: Resources,
+        progress: Callable[[str, int, int], None],
+        canceled: Callable[[], bool],
+        alone: bool,
+    ) -> None:
+        def told(job: AnyJob, outcome: Outcome, attempts: int) -> None:
+            self._foreman.note(job, outcome)
+            self.watch.failed += isinstance(outcome, Failed) and isinstance(job, TaskJob)
+            sink(job, outcome, attempts)
+
+        self._foreman.queue.dispatch(
+            self.row.owner, self.row.id, jobs, told,
+            resources=resources, progress=progress, canceled=canceled, alone=alone,
+        )  # fmt: skip
+
+
+class _Pool:
+    """Workers that get tickets. A training's label says whose it is."""
+
+    def __init__(self, pool: RayPool) -> None:
+        self._pool = pool
+
+    def start(self) -> int:
+        return self._pool.start()
+
+    def submit(self, worker: int, job: Ticket) -> None:
+        inner = job.job
+        if isinstance(inner, TrainJob):
+            inner = TrainJob(replace(inner.task, label=f"{job.stream.submission}|{inner.task.label}"))
+        self._pool.submit(worker, inner)
+
+    def wait(self, seconds: float) -> list[Event]:
+        return self._pool.wait(seconds)
+
+    def stop(self, worker: int) -> None:
+        self._pool.stop(worker)

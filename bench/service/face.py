@@ -1,0 +1,251 @@
+"""The HTTP face: who is it, may they, is it well formed; then the queue. It holds no state and does no work.
+
+It may be killed at any moment: what it answered 202 to is in the database.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import BackgroundTasks, Depends, FastAPI, Header, Query, Request, Response
+from fastapi import Path as InPath
+from fastapi.responses import FileResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from bench import __version__, results, runs
+from bench.service import intake, shapes
+from bench.service.access import Access, Identity, RateLimit, Verb
+from bench.service.around import Around, explain
+from bench.service.database import ENDED, Database, State
+from bench.service.figures import Figures
+from bench.service.queue import PAGE, PRIORITIES, Queue, Quotas, Refused
+from bench.service.stream import Streams
+
+SLOW = 30.0  # seconds that a body may take to come
+SANDBOX = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+)
+
+Id = Annotated[str, InPath(pattern=r"^[a-z0-9][a-z0-9_-]{0,95}$")]
+Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,128}$")]
+Rank = Annotated[int, Query(ge=PRIORITIES[0], le=PRIORITIES[-1])]
+SUITE = {
+    "required": True,
+    "content": {
+        kind: {"schema": {"type": "string" if "yaml" in kind else "object"}}
+        for kind in ("application/yaml", "application/json")
+    },
+}
+
+
+def face(database: Database, output: Path, quotas: Quotas | None = None, rate: float = 20.0) -> FastAPI:
+    """The application. output: the dispatcher's folder. rate: requests per second of one user."""
+    app = FastAPI(
+        title="Gauntlet", version=__version__, docs_url=None, redoc_url=None, responses=shapes.PROBLEMS,
+        description="Submit suites, watch them, fetch what came out. Every request bears a token.",
+    )  # fmt: skip
+    queue, access = Queue(database, quotas), Access(database)
+    figures, streams = Figures(database), Streams(queue)
+    limit, guesses = RateLimit(rate, 5 * rate), RateLimit(0.2, 20)
+    app.add_middleware(Around, figures=figures)
+    explain(app)
+
+    def who(request: Request, authorization: Annotated[str | None, Header()] = None) -> Identity:
+        address = _address(request)
+        try:
+            found = access.identify(authorization)
+        except Refused as refused:
+            if refused.status == 401 and authorization:
+                guesses.take(address)
+                access.audit(None, address, "identify", "", 401)
+            raise
+        limit.take(found.user)
+        return found
+
+    Who = Annotated[Identity, Depends(who)]  # noqa: N806 - a type
+
+    def recorded(
+        request: Request, me: Identity, verb: str, object_: str, act: Callable[[], Any], status: int = 200
+    ) -> Any:
+        """Do it, and write down who did, or who was not allowed to."""
+        try:
+            done = act()
+        except Refused as refused:
+            access.audit(me, _address(request), verb, object_, refused.status)
+            raise
+        access.audit(me, _address(request), verb, object_, status)
+        return done
+
+    @app.post(
+        "/v1/submissions", status_code=202, response_model=shapes.Submission, openapi_extra={"requestBody": SUITE}
+    )
+    async def submit(
+        request: Request, response: Response, me: Who, key: Key = None, priority: Rank = 0, shared: bool = False
+    ) -> Any:
+        """Hand in a suite. The same Idempotency-Key gives the same submission, however often it is sent."""
+        me.need(Verb.SUBMIT)
+        content = await _body(request)
+        suite = await run_in_threadpool(intake.accept, content)
+
+        def act() -> Any:
+            text = content.decode("utf-8-sig")
+            return queue.submit(me.user, suite.name, text, key=key, priority=priority, shared=shared)[0]
+
+        made = await run_in_threadpool(recorded, request, me, "submit", suite.name, act, 202)
+        response.headers["Location"] = f"/v1/submissions/{made.id}"
+        return made
+
+    @app.get("/v1/submissions", response_model=shapes.Page)
+    def page(
+        me: Who,
+        state: State | None = None,
+        before: Annotated[float | None, Query(allow_inf_nan=False, ge=0, le=1e12)] = None,
+        limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
+    ) -> Any:
+        """Submissions that you may see, the latest first. before: those that were created before that time."""
+        me.need(Verb.READ)
+        return {"submissions": queue.page(me.owners, state=state, before=before, limit=limit)}
+
+    @app.get("/v1/submissions/{id}", response_model=shapes.Submission)
+    def show(me: Who, id: Id) -> Any:
+        """How far it is."""
+        return me.see(queue.get(id))
+
+    @app.get("/v1/submissions/{id}/suite", response_class=Response, responses=_kind("application/yaml"))
+    def suite(me: Who, id: Id) -> Response:
+        """The suite as it was handed in."""
+        return Response(me.see(queue.get(id)).text, media_type="application/yaml")
+
+    def control(verb: str, act: Callable[[str], Any], about: str) -> None:
+        def changed(request: Request, me: Who, id: Id) -> Any:
+            return recorded(request, me, verb, id, lambda: act(me.control(queue.get(id)).id))
+
+        changed.__doc__ = about
+        app.post(f"/v1/submissions/{{id}}/{verb}", response_model=shapes.Submission, operation_id=verb)(changed)
+
+    control("cancel", queue.cancel, "Stop it for good. What was measured is kept.")
+    control("pause", queue.pause, "Hand out no more of its tasks.")
+    control("resume", queue.resume, "Go on with what was paused.")
+    control("retry", queue.retry, "Try again what failed or was canceled; what was measured is not measured again.")
+
+    @app.put("/v1/submissions/{id}/priority", response_model=shapes.Submission)
+    def prioritise(request: Request, me: Who, id: Id, wanted: shapes.Priority) -> Any:
+        """Among your own submissions that wait, the one with the highest priority is next."""
+        act = lambda: queue.prioritise(me.control(queue.get(id)).id, wanted.priority)  # noqa: E731
+        return recorded(request, me, "priority", id, act)
+
+    @app.get("/v1/submissions/{id}/events", response_class=StreamingResponse, responses=_kind("text/event-stream"))
+    def events(
+        request: Request,
+        me: Who,
+        id: Id,
+        after: Annotated[int | None, Header(alias="Last-Event-ID", ge=0, le=2**31 - 1)] = None,
+    ) -> StreamingResponse:
+        """Server-sent events until it ends: `state`, `note` and `progress` (a submission as JSON)."""
+        me.see(queue.get(id))
+        told: AsyncIterator[str] = streams.follow(me.user, id, after or 0)
+        return StreamingResponse(told, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+    @app.get("/v1/submissions/{id}/failures", response_model=list[dict[str, Any]])
+    def failures(me: Who, id: Id) -> Any:
+        """Each task that failed, with its reason and the details that its worker gave."""
+        return [failure.model_dump(mode="json") for failure in found_run(me, id, ended=False).failures]
+
+    @app.get(
+        "/v1/submissions/{id}/leaderboard",
+        response_class=FileResponse,
+        responses=_kind("text/html", "application/json"),
+    )
+    def leaderboard(me: Who, id: Id, form: Annotated[str, Query(pattern="^(html|json)$")] = "html") -> FileResponse:
+        """The leaderboard of a submission that has ended."""
+        path = found_run(me, id).reports / f"leaderboard.{form}"
+        if not path.is_file():
+            raise Refused(404, f"'{id}' has no leaderboard", "it failed, or was canceled")
+        kind = "text/html" if form == "html" else "application/json"
+        return FileResponse(path, media_type=kind, headers={"Content-Security-Policy": SANDBOX})
+
+    @app.get(
+        "/v1/submissions/{id}/records", response_class=FileResponse, responses=_kind("application/vnd.apache.parquet")
+    )
+    def records(me: Who, id: Id, later: BackgroundTasks) -> FileResponse:
+        """One row per sample and evaluation, as Parquet: the very bytes that `gauntlet records` writes."""
+        run = found_run(me, id)
+        with tempfile.NamedTemporaryFile(suffix=".parquet", delete=False) as file:
+            path = Path(file.name)
+        later.add_task(path.unlink)
+        try:
+            results.export(run, path)
+        except BaseException:
+            path.unlink()
+            raise
+        return FileResponse(
+            path, media_type="application/vnd.apache.parquet", filename=f"{id}.parquet", background=later
+        )
+
+    def found_run(me: Identity, id: str, *, ended: bool = True) -> runs.Run:
+        row = me.see(queue.get(id))
+        if ended and row.state not in ENDED:
+            raise Refused(409, f"'{id}' is {row.state}", "wait until it has ended")
+        run = runs.Run(output, row.id)
+        if not (run.folder / "status.json").is_file():
+            raise Refused(404, f"'{id}' has not been run", row.message)
+        return run
+
+    @app.get("/v1/me", response_model=shapes.Me)
+    def me_(me: Who) -> Any:
+        """Whose token this is, and what it is good for."""
+        return {
+            "user": me.user, "role": me.role, "scopes": sorted(me.scopes), "seconds_today": queue.usage(me.user),
+        }  # fmt: skip
+
+    @app.get("/v1/audit", response_model=shapes.Log)
+    def audit(
+        me: Who,
+        limit: Annotated[int, Query(ge=1, le=1000)] = PAGE,
+        before: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None,
+    ) -> Any:
+        """Who changed what, or was not let in. For administrators."""
+        me.need(Verb.AUDIT)
+        return {"entries": access.audited(limit, before)}
+
+    @app.get("/metrics", response_class=Response, responses=_kind("text/plain"))
+    def metrics(me: Who) -> Response:
+        """Figures for Prometheus. They need a token, too."""
+        me.need(Verb.READ)
+        return Response(figures.text(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/health", response_model=shapes.Health)
+    def health() -> Any:
+        """This process answers."""
+        return {"status": "ok"}
+
+    @app.get("/ready", response_model=shapes.Health)
+    def ready() -> Any:
+        """The database answers; says whether a dispatcher holds the lease."""
+        return {"status": "ok", "dispatcher": "at work" if figures.lease() > 0 else "away"}
+
+    return app
+
+
+async def _body(request: Request) -> bytes:
+    """Raises Refused: 413 as soon as there is too much, 408 where it does not come."""
+    content = bytearray()
+    try:
+        async with asyncio.timeout(SLOW):
+            async for chunk in request.stream():
+                content += chunk
+                if len(content) > intake.MAX_BYTES:
+                    raise Refused(413, f"larger than {intake.MAX_BYTES >> 10} KiB", "a suite names its data")
+    except TimeoutError:
+        raise Refused(408, f"the body did not come within {SLOW:g} s") from None
+    return bytes(content)
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+def _kind(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    return {200: {"content": {kind: {} for kind in kinds}}}

@@ -1,0 +1,234 @@
+"""Many submissions, one set of workers: whose task is next. No Ray, no database, no clock of its own.
+
+Each user has a clock that runs with the seconds of workers that their tasks take (the estimate when a task is handed
+out, the truth when it has ended); the user whose clock is behind is next, and among a user's own submissions the one
+whose clock is behind. So users who ask at the same time get the same share, however many submissions or tasks they
+have: start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996). Who comes (back) starts where the others are: idling
+earns nothing.
+
+Timings need the machine for themselves. They wait until nothing else is at work, but not for ever.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from bench.dispatch import Canceled
+from bench.jobs import AnyJob
+from bench.suite import Resources
+from bench.worker import Measured, Outcome
+
+PATIENCE = 60.0  # seconds that timings wait for others, and others for timings
+LINGER = 20.0  # seconds that workers are kept when there is nothing to do
+GLANCE = 0.2  # seconds between two looks at whether a submission was canceled
+
+Sink = Callable[[AnyJob, Outcome, int], None]
+
+
+@dataclass(eq=False)
+class Stream:
+    """The jobs of one submission, asked for one by one."""
+
+    owner: str
+    submission: str
+    jobs: Iterator[AnyJob]
+    sink: Sink
+    resources: Resources
+    progress: Callable[[str, int, int], None]
+    alone: bool
+    since: float
+    clock: float = 0.0  # seconds that its tasks have taken
+    open: int = 0  # tasks that were handed out and have not ended
+    over: bool = False  # no more tasks come
+    problem: Exception | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Ticket:
+    """A job, with what the dispatcher has to know of it."""
+
+    job: AnyJob
+    stream: Stream
+    estimate: float
+    since: float
+
+    @property
+    def key(self) -> str:
+        return self.job.key
+
+    @property
+    def group(self) -> str:
+        return f"{self.stream.submission}|{self.job.group}"
+
+    @property
+    def timeout(self) -> float:
+        return self.stream.resources.timeout
+
+    @property
+    def retries(self) -> int:
+        return self.stream.resources.retries
+
+
+@dataclass
+class FairQueue:
+    """Submissions' threads put streams in, the dispatcher's thread takes tickets out and brings outcomes back.
+
+    estimate: seconds that a job may take. charge(owner, seconds): told when one has ended. in_flight: tasks that one
+    user may have on workers. As an iterator it ends when there is nothing at the moment, and may go on later.
+    """
+
+    estimate: Callable[[AnyJob], float]
+    charge: Callable[[str, float], None] = lambda owner, seconds: None
+    in_flight: int = 1000
+    clock: Callable[[], float] = time.monotonic
+    _streams: list[Stream] = field(default_factory=list)
+    _times: dict[str, float] = field(default_factory=dict)
+    _flying: dict[str, list[Ticket]] = field(default_factory=dict)  # by key: who waits for its outcome
+    _count: Counter[str] = field(default_factory=Counter)  # tasks on workers, by user
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _alone: bool = False
+    _turn: float = 0.0  # when the present kind of tasks began to have its turn
+    _idle: float | None = None  # since when there has been nothing to do
+
+    # --- by the threads of submissions
+
+    def dispatch(
+        self,
+        owner: str,
+        submission: str,
+        jobs: Iterator[AnyJob],
+        sink: Sink,
+        *,
+        resources: Resources,
+        progress: Callable[[str, int, int], None],
+        canceled: Callable[[], bool],
+        alone: bool,
+    ) -> None:
+        """Until every job has ended. Raises Canceled, and whatever the jobs or the sink raise.
+
+        After Canceled, the sink may be told of tasks that were on workers.
+        """
+        stream = Stream(owner, submission, jobs, sink, resources, progress, alone, self.clock())
+        with self._changed:
+            others = [self._times.get(other.owner, 0.0) for other in self._streams]
+            if others and all(other.owner != owner for other in self._streams):
+                self._times[owner] = max(self._times.get(owner, 0.0), min(others))
+            mine = [other.clock for other in self._streams if other.owner == owner]
+            stream.clock = min(mine, default=0.0)
+            self._streams.append(stream)
+            self._changed.notify_all()
+            try:
+                while not stream.over or stream.open:
+                    if stream.problem:
+                        raise stream.problem
+                    if canceled():
+                        raise Canceled
+                    self._changed.wait(GLANCE)
+            finally:
+                self._streams.remove(stream)
+        if stream.problem:
+            raise stream.problem
+
+    # --- by the dispatcher's thread
+
+    def __iter__(self) -> "FairQueue":
+        return self
+
+    def __next__(self) -> Ticket:
+        with self._changed:
+            while (stream := self._next()) is not None:
+                job = self._job(stream)
+                if job is None:
+                    continue
+                ticket = Ticket(job, stream, self.estimate(job), self.clock())
+                stream.open += 1
+                if (flying := self._flying.get(job.key)) is not None:
+                    flying.append(ticket)  # somebody else's very same task: its outcome is for both
+                    continue
+                self._flying[job.key] = [ticket]
+                self._count[stream.owner] += 1
+                self._pass(stream, ticket.estimate)
+                return ticket
+            raise StopIteration
+
+    def sink(self, ticket: Ticket, outcome: Outcome, attempts: int) -> None:
+        """An outcome: for whoever asked for this task."""
+        with self._changed:
+            took = outcome.seconds if isinstance(outcome, Measured) else self.clock() - ticket.since
+            self._pass(ticket.stream, took - ticket.estimate)
+            self._count[ticket.stream.owner] -= 1
+            waiting = self._flying.pop(ticket.key)
+        self.charge(ticket.stream.owner, took)
+        for each in waiting:
+            try:
+                each.stream.sink(each.job, outcome, attempts)
+            except Exception as problem:  # noqa: BLE001 - it ends this submission, and is raised in its thread
+                each.stream.problem = each.stream.problem or problem
+        with self._changed:
+            for each in waiting:
+                each.stream.open -= 1
+            self._changed.notify_all()
+
+    def progress(self, label: str, done: int, total: int) -> None:
+        """How far a training is. label: SUBMISSION|LABEL."""
+        submission, _, name = label.partition("|")
+        with self._changed:
+            told = [stream.progress for stream in self._streams if stream.submission == submission]
+        for tell in told:
+            tell(name, done, total)
+
+    def turn(self, seconds: float) -> bool | None:
+        """Whose turn it is: True for tasks that need the machine for themselves, None where there is nothing to do
+        within these seconds."""
+        with self._changed:
+            if not any(not stream.over for stream in self._streams):
+                self._changed.wait(seconds)
+            kinds = {stream.alone for stream in self._streams if not stream.over}
+            if not kinds:
+                return None
+            self._alone = not self._alone if len(kinds) == 2 else kinds.pop()
+            self._turn, self._idle = self.clock(), None
+            return self._alone
+
+    def linger(self) -> bool:
+        """Nothing is at work: whether workers should be kept. Blocks for a moment."""
+        with self._changed:
+            self._idle = self.clock() if self._idle is None else self._idle
+            if any(stream.alone and not stream.over for stream in self._streams):
+                return False
+            if all(stream.over for stream in self._streams):
+                self._changed.wait(GLANCE)
+            return self.clock() - self._idle < LINGER
+
+    def order(self, owners: Sequence[str]) -> list[str]:
+        """Users, the one who has had least first."""
+        with self._changed:
+            return sorted(owners, key=lambda owner: (self._times.get(owner, 0.0), owner))
+
+    # --- inside
+
+    def _next(self) -> Stream | None:
+        waiting = [stream for stream in self._streams if not stream.over and not stream.problem]
+        if any(stream.alone is not self._alone for stream in waiting) and self.clock() - self._turn > PATIENCE:
+            return None  # the others have waited long enough
+        ready = [
+            stream for stream in waiting if stream.alone is self._alone and self._count[stream.owner] < self.in_flight
+        ]
+        return min(ready, key=lambda s: (self._times.get(s.owner, 0.0), s.clock, s.since), default=None)
+
+    def _job(self, stream: Stream) -> AnyJob | None:
+        try:
+            job = next(stream.jobs, None)
+        except Exception as problem:  # noqa: BLE001 - it ends this submission, and is raised in its thread
+            stream.problem, job = problem, None
+        if job is None:
+            stream.over = True
+            self._changed.notify_all()
+        self._idle = None if job else self._idle
+        return job
+
+    def _pass(self, stream: Stream, seconds: float) -> None:
+        stream.clock += seconds
+        self._times[stream.owner] = self._times.get(stream.owner, 0.0) + seconds

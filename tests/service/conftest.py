@@ -1,0 +1,72 @@
+"""Databases: a SQLite file, and a PostgreSQL of our own in a temporary folder (Debian's package; .ci/postgresql)."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from bench.service.database import Database
+
+BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """URL of a running server, without a database's name. It refuses to be root, so root starts it as postgres."""
+    if not BINARIES:
+        pytest.skip("Debian's package postgresql is not installed (.ci/postgresql installs it)")
+    user = "postgres" if os.getuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="gauntlet-pg-"))
+    if user:
+        os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
+    tools, port = BINARIES[-1].parent, free_port()
+    common = {"cwd": folder, "user": user, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
+    make = [tools / "initdb", "-D", folder / "data", "-U", "gauntlet", "-A", "trust", "-N"]
+    subprocess.run(make, check=True, **common)
+    options = ["-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-F"]
+    server = subprocess.Popen([tools / "postgres", "-D", folder / "data", *options], **common)
+    try:
+        ready = [tools / "pg_isready", "-h", "127.0.0.1", "-p", str(port), "-t", "1"]
+        for _ in range(100):
+            if subprocess.run(ready, stdout=subprocess.DEVNULL).returncode == 0:
+                break
+            assert server.poll() is None, "PostgreSQL has ended"
+        yield f"postgresql://gauntlet@127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(30)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database; the test runs once on each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/service.db"
+    server = request.getfixturevalue("postgresql")
+    name = f"t{uuid.uuid4().hex}"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{server}/{name}".replace("postgresql:", "postgresql+psycopg:")
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    made = Database(url)
+    made.upgrade()
+    yield made
+    made.close()

@@ -1,0 +1,223 @@
+"""The fair queue on simulated workers: shares, order, timings, sharing of tasks, failures. No Ray, no database."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from bench.dispatch import Canceled
+from bench.records import Reason
+from bench.service.fair import PATIENCE, FairQueue, Ticket
+from bench.suite import Resources
+from bench.worker import Failed, Measured, Outcome
+
+
+@dataclass(frozen=True)
+class Job:
+    key: str
+    seconds: float = 1.0
+    group: str = "model"
+    title: str = ""
+    blobs: tuple[str, ...] = ()
+
+
+@dataclass
+class House:
+    """A queue, and submissions in threads of their own."""
+
+    now: float = 0.0
+    told: list[tuple[str, str]] = field(default_factory=list)
+    errors: dict[str, BaseException] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.queue = FairQueue(lambda job: 1.0, clock=lambda: self.now)  # every estimate is wrong alike
+        self.threads: dict[str, threading.Thread] = {}
+        self.canceled: set[str] = set()
+
+    def submit(self, owner: str, name: str, jobs: list[Job], *, alone: bool = False, sink=None) -> None:
+        def body() -> None:
+            try:
+                self.queue.dispatch(
+                    owner, name, iter(jobs), sink or (lambda job, outcome, _: self.told.append((name, job.key))),
+                    resources=Resources(), progress=lambda *_: None,
+                    canceled=lambda: name in self.canceled, alone=alone,
+                )  # fmt: skip
+            except BaseException as problem:  # noqa: BLE001
+                self.errors[name] = problem
+
+        count = len(self.queue._streams)
+        self.threads[name] = threading.Thread(target=body, daemon=True)
+        self.threads[name].start()
+        while len(self.queue._streams) == count:
+            time.sleep(0.001)
+
+    def end(self, ticket: Ticket, outcome: Outcome | None = None) -> None:
+        self.now += ticket.job.seconds
+        self.queue.sink(ticket, outcome or Measured(b"", ticket.job.seconds), 1)
+
+    def serve(self, count: int, workers: int = 4) -> Counter[str]:
+        """So many tasks on so many workers; the seconds that each user got."""
+        got: Counter[str] = Counter()
+        busy: list[Ticket] = []
+        for _ in range(count):
+            while len(busy) < workers and (ticket := next(self.queue, None)):
+                busy.append(ticket)
+            if not busy:
+                break
+            ticket = busy.pop(0)
+            got[ticket.stream.owner] += ticket.job.seconds
+            self.end(ticket)
+        return got
+
+    def join(self, name: str) -> None:
+        self.threads[name].join(10)
+        assert not self.threads[name].is_alive()
+
+
+def jobs(prefix: str, count: int, seconds: float = 1.0) -> list[Job]:
+    return [Job(f"{prefix}{i}", seconds) for i in range(count)]
+
+
+def jain(shares: list[float]) -> float:
+    """(sum x)² / (n · sum x²), Jain, Chiu, Hawe 1984."""
+    return sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares))
+
+
+def test_users_share_alike_whatever_the_number_and_the_length_of_their_tasks():
+    house = House()
+    house.queue.turn(0)
+    house.submit("many", "m1", jobs("a", 1000, 0.2))
+    house.submit("many", "m2", jobs("b", 1000, 0.2))
+    house.submit("long", "l", jobs("c", 1000, 5.0))
+    house.submit("few", "f", jobs("d", 1000, 1.0))
+    got = house.serve(600)
+    assert set(got) == {"many", "long", "few"}
+    assert jain(list(got.values())) > 0.99
+
+
+def test_a_users_submissions_share_what_the_user_gets():
+    house = House()
+    house.submit("ann", "one", jobs("a", 100))
+    house.submit("ann", "two", jobs("b", 100))
+    house.serve(50)
+    assert Counter(name for name, _ in house.told) == {"one": 25, "two": 25}
+
+
+def test_who_comes_late_gets_a_fair_share_and_no_arrears():
+    house = House()
+    house.submit("early", "e", jobs("a", 1000))
+    house.serve(200)
+    house.submit("late", "l", jobs("b", 1000))
+    got = house.serve(100)
+    assert abs(got["early"] - got["late"]) <= 8
+
+
+def test_the_same_task_of_two_is_done_once_and_told_to_both():
+    house = House()
+    house.submit("ann", "one", [Job("same"), Job("a")])
+    house.submit("bob", "two", [Job("same"), Job("b")])
+    assert sum(house.serve(10, workers=4).values()) == 3
+    assert sorted(house.told) == [("one", "a"), ("one", "same"), ("two", "b"), ("two", "same")]
+    house.join("one")
+    house.join("two")
+    assert house.errors == {}
+
+
+def test_a_user_has_no_more_on_workers_than_the_cap():
+    house = House()
+    house.queue.in_flight = 2
+    house.submit("ann", "one", jobs("a", 10))
+    taken = [next(house.queue), next(house.queue)]
+    assert next(house.queue, None) is None
+    house.end(taken[0])
+    assert next(house.queue).key == "a2"
+
+
+def test_timings_wait_until_the_rest_is_done_but_not_for_ever():
+    house = House()
+    house.submit("ann", "work", jobs("a", 1000))
+    assert house.queue.turn(0) is False
+    house.submit("bob", "timing", jobs("t", 2), alone=True)
+    got = house.serve(1000, workers=1)
+    assert got == {"ann": PATIENCE + 1}
+    assert house.queue.turn(0) is True
+    assert house.serve(1000, workers=1) == {"bob": 2.0}
+    house.join("timing")
+    assert house.queue.turn(0) is False
+
+
+def test_workers_are_kept_for_a_while_and_given_up_for_timings():
+    house = House()
+    house.submit("ann", "work", jobs("a", 1))
+    house.queue.turn(0)
+    house.serve(10)
+    house.join("work")
+    assert house.queue.linger()
+    house.now += 100
+    assert not house.queue.linger()
+    house.submit("bob", "timing", jobs("t", 1), alone=True)
+    house.now += 1
+    assert not house.queue.linger()
+
+
+def test_cancel_hands_out_no_more_and_keeps_what_was_at_work():
+    house = House()
+    house.submit("ann", "one", jobs("a", 10))
+    taken = next(house.queue)
+    house.canceled.add("one")
+    house.join("one")
+    assert isinstance(house.errors["one"], Canceled)
+    assert next(house.queue, None) is None
+    house.end(taken)
+    assert house.told == [("one", "a0")]
+
+
+def test_a_submission_whose_records_cannot_be_written_ends_alone():
+    def full(job: Job, outcome: Outcome, attempts: int) -> None:
+        raise OSError("disk full")
+
+    def broken() -> Iterator[Job]:
+        yield Job("x")
+        raise ValueError("no such block")
+
+    house = House()
+    house.submit("ann", "full", jobs("a", 5), sink=full)
+    house.submit("ann", "broken", broken())  # type: ignore[arg-type]
+    house.submit("bob", "sound", jobs("b", 5))
+    house.serve(20, workers=1)
+    for name in ("full", "broken", "sound"):
+        house.join(name)
+    assert str(house.errors["full"]) == "disk full"
+    assert str(house.errors["broken"]) == "no such block"
+    assert [key for name, key in house.told if name == "sound"] == [f"b{i}" for i in range(5)]
+
+
+def test_failures_cost_what_they_took():
+    house = House()
+    house.submit("ann", "one", jobs("a", 100, 3.0))
+    house.submit("bob", "two", jobs("b", 100, 3.0))
+    got: Counter[str] = Counter()
+    for _ in range(40):
+        ticket = next(house.queue)
+        got[ticket.stream.owner] += 1
+        house.end(ticket, Failed(Reason.TIMEOUT, "late") if ticket.stream.owner == "ann" else None)
+    assert abs(got["ann"] - got["bob"]) <= 1
+
+
+def test_groups_are_a_submissions_own_so_that_one_users_broken_model_blocks_nobody_else():
+    house = House()
+    house.submit("ann", "one", [Job("a")])
+    house.submit("bob", "two", [Job("b")])
+    tickets = [next(house.queue), next(house.queue)]
+    assert len({ticket.group for ticket in tickets}) == 2
+
+
+@pytest.mark.parametrize("users", [2, 20])
+def test_equal_users_get_equal_shares(users: int):
+    house = House()
+    for index in range(users):
+        house.submit(f"u{index}", f"s{index}", jobs(f"{index}-", 300, 1 + index % 3))
+    assert jain(list(house.serve(users * 60, workers=16).values())) > 0.99
