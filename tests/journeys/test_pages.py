@@ -13,7 +13,6 @@ from tests.browser.conftest import Browser, browser, opened  # noqa: F401 - fixt
 from tests.browser.test_leaderboard import AXE, errors, heading, models
 from tests.journeys.conftest import Project
 
-PGD = {"attack": "pgd", "norm": "linf", "epsilons": [0.05, 0.1], "keep": "8bit"}
 MODELS = [
     {"name": "means", "adapter": "lab_means"},
     {"name": "broken", "adapter": "lab_means", "args": {"fault": "raise"}},
@@ -32,7 +31,11 @@ def test_the_page_of_a_real_run_sorts_filters_and_opens_its_cards(
     project: Project,
     opened: Callable[[Path], Browser],  # noqa: F811
 ) -> None:
-    attacks = [{**PGD, "name": f"pgd-{steps}", "args": {"steps": steps}} for steps in (1, 3, 9)]
+    attacks = [
+        {"attack": "pgd", "name": f"pgd-{steps}", "norm": "linf", "epsilons": [0.05, 0.1], "args": {"steps": steps}}
+        for steps in (1, 3, 9)
+    ]
+    attacks[-1]["keep"] = "8bit"
     evaluations = {"attacks": attacks, "probes": ["macs", "sparsity", "parameters"]}
     board = {"rank_by": "robust_accuracy/linf/worst/0.1"}
     project.suite(
