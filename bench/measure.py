@@ -175,7 +175,8 @@ def attacked(
             **groups_of(samples, indices),
         }
     )
-    return keeper.beside(table, model)
+    again = seed_of(seed, "verify rounded", purpose, *map(int, indices[:1]))
+    return keeper.beside(table, lambda rounded: judged(model, rounded, labels, judging, again)[0])
 
 
 def certified(

@@ -98,7 +98,8 @@ def robust_accuracy(attacked: Attacked, epsilon: float) -> Metric:
 def quantised_accuracy(cell: Cell, epsilon: float) -> Metric:
     """`robust_accuracy` where what the attack crafted counts only if it still loses the label once rounded to 8 bits,
     which moves each value by at most half a level (1/510 of the bounds' width); Wilson interval."""
-    held = _column(cell.table, "quantised_prediction") == _column(cell.table, "label")
+    answer = _column(cell.table, "quantised_prediction")
+    held = (answer == _column(cell.table, "label")) | (answer == REFUSED)
     order = np.argsort(_column(cell.table, "sample"), kind="stable")
     attacked = Attacked.of(cell)
     return share(~attacked.wrong & (~attacked.broken_at(epsilon) | held[order]))
