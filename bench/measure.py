@@ -94,13 +94,22 @@ def attacked(
     indices: Indices,
     seed: int,
     judging: Judging = ONCE,
+    surrogate: Classifier | None = None,
 ) -> pa.Table:
     """What an attack does to a block of samples.
 
     epsilons: ascending, in input units. purpose: keeps this attack's random numbers apart from another's. judging: how
-    the untouched and the adversarial inputs of a stochastic model are judged.
+    the untouched and the adversarial inputs of a stochastic model are judged. surrogate: what the attack sees in the
+    place of the model, which still judges.
     """
-    if attack.knowledge is Knowledge.WHITE_BOX and model.gradients is Gradients.NONE:
+    seen = surrogate or model
+    if (*seen.input_shape, seen.bounds) != (*model.input_shape, model.bounds):
+        raise PluginError(
+            f"the attack is crafted on inputs {tuple(seen.input_shape)} in {tuple(seen.bounds)}, "
+            f"this model takes {tuple(model.input_shape)} in {tuple(model.bounds)}",
+            "craft on a model that takes the same inputs",
+        )
+    if attack.knowledge is Knowledge.WHITE_BOX and seen.gradients is Gradients.NONE:
         raise PluginError(
             f"attack '{attack.name}' needs gradients, and this model has none",
             "take an attack that sees only scores or decisions (`gauntlet list attacks` says which)",
@@ -114,17 +123,17 @@ def attacked(
     distance = np.where(prediction != labels, 0.0, np.nan)
     final = prediction.copy()
     escaped = np.zeros(n, dtype=bool)
-    asked = swift(model, x) if attack.swift else model
+    asked = swift(seen, x) if attack.swift else seen
     passes = Passes.zero(n)
 
-    blind = model.stochastic and attack.knowledge is Knowledge.WHITE_BOX and not attack.averages
+    blind = seen.stochastic and attack.knowledge is Knowledge.WHITE_BOX and not attack.averages
     proved = _proofs(attack, epsilons, model, x, labels, np.flatnonzero(prediction == labels))
 
     def strike(rows: Indices, epsilon: float | None, stream: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Attack these rows; returns which were broken, and at what distance."""
         random = SampleRandom.of(seed, f"{purpose}/{stream}", [int(index) for index in indices[rows]])
         target = torch.from_numpy(labels[rows].astype(np.int64)).to(model.device)
-        with Untouched(model, f"attack '{attack.name}'"):
+        with Untouched(model, f"attack '{attack.name}'"), Untouched(seen, f"attack '{attack.name}'"):
             moved = attack.run(Metered(asked, passes, rows), x[rows], target, epsilon, random).detach()
         verification = seed_of(seed, "verify", purpose, stream, *map(int, indices[rows[:1]]))
         inside, far, found, share = _verify(
@@ -164,21 +173,33 @@ def attacked(
             "escaped": escaped,
             "forwards": passes.forwards,
             "backwards": passes.backwards,
-            "gradients": [str(model.gradients)] * n,
+            "gradients": [str(seen.gradients)] * n,
             "signs": [NOT_AVERAGED if blind else None] * n,
             "kept": list(kept) if model.stochastic else [None] * n,
-            "transferred": [model.source is not None if attack.knowledge is Knowledge.TRANSFER else None] * n,
+            "transferred": [_transferred(attack, model, surrogate)] * n,
             "proved": [None] * n if proved is None else list(proved),
         }
     )
 
 
+def _transferred(attack: Attack, model: Classifier, surrogate: Classifier | None) -> bool | None:
+    """Whether it was crafted on another model than the one that judges; None for an attack that does not transfer."""
+    if surrogate is not None:
+        return surrogate is not model
+    return model.source is not None if attack.knowledge is Knowledge.TRANSFER else None
+
+
 def certified(
-    certificate: Certificate, epsilons: tuple[float, ...], model: Classifier, samples: Samples, indices: Indices
+    certificate: Certificate,
+    epsilons: tuple[float, ...],
+    model: Classifier,
+    samples: Samples,
+    indices: Indices,
+    judging: Judging = ONCE,
 ) -> pa.Table:
     """At which epsilons a certificate proves each sample of a block. What is wrong untouched is never proved."""
     labels, x, scores = _untouched(model, samples, indices)
-    prediction = predictions(scores)
+    prediction, _ = _judged_untouched(model, x, labels, indices, judging)
     with Untouched(model, f"certificate '{certificate.name}'"):
         proved = _proved(certificate, epsilons, model, x, labels, np.flatnonzero(prediction == labels))
     return samples_table(
@@ -330,6 +351,11 @@ def distances(norm: Norm, difference: Tensor) -> NDArray[np.float64]:
 
 def _untouched(model: Classifier, samples: Samples, indices: Indices) -> tuple[NDArray[np.int32], Tensor, Tensor]:
     x = samples.fetch(indices).to(model.device)
+    if x.dtype in (torch.float16, torch.bfloat16):
+        raise PluginError(
+            f"the data set hands out {str(x.dtype).removeprefix('torch.')}: a small ball has few points in it",
+            "hand out float32 inputs; a model may compute in any precision inside",
+        )
     torch.manual_seed(
         seed_of("untouched", *map(int, indices[:1]))
     )  # for a plugin that draws globally: at least steadily

@@ -128,6 +128,8 @@ class AttackSpec(Part):
     """Radii of the ball in input units. May be left out for attacks that look for the smallest distance."""
     args: Arguments = Field(default_factory=dict)
     """Arguments of the attack."""
+    crafted_on: Label | None = None
+    """Name of the model of this suite that is attacked in the place of each model, which then judges: transfer."""
 
     def build(self) -> Attack:
         """The attack. Raises PluginError or pydantic's ValidationError."""
