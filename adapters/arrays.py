@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,24 @@ def samples(
         return _scaled(inputs[check_indices(indices, len(labels))], scale)
 
     return Samples(labels, fetch, inputs.shape[1:], bounds, names, digest(inputs, labels, scale))
+
+
+def grouped(found: Samples, columns: Mapping[str, NDArray[Any]], where: str) -> Samples:
+    """The samples with group columns, which join the digest; as they are where there are none.
+
+    columns: name -> (n,) text, whole numbers or booleans, one value per sample. Raises DataError for anything else.
+    """
+    for name, values in columns.items():
+        if values.shape != (len(found),) or values.dtype.kind not in "Uiub":
+            raise DataError(
+                f"{where}: the group column '{name}' must hold one text or whole number for each of {len(found)} "
+                f"samples, found {values.dtype} {values.shape}"
+            )
+    if not columns:
+        return found
+    texts = {name: values.astype(str) for name, values in columns.items()}
+    parts = [part for name, values in texts.items() for part in (name, values.tolist())]
+    return replace(found, groups=texts, digest=digest(found.digest, *parts))
 
 
 def digest(*parts: Any) -> str:

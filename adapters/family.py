@@ -31,6 +31,7 @@ class Family(Adapter):
     )
     classes: int = Field(default=10, ge=2)
     train: Recipe = Field(default=Recipe(), description="how it is trained (docs/families.md)")
+    repeat: int = Field(default=0, ge=0, description="another one, all else equal: joins the suite's seed")
 
     @model_validator(mode="after")
     def _known_shape(self) -> "Family":
@@ -95,6 +96,8 @@ class FamilyTraining(Training):
         self.data = model.data
         self.parent = model.teacher()
         self.uses = () if self.parent is None else (type(self.parent),)
+        exposure = model.train.exposure
+        self.also = () if exposure is None else (exposure.outliers,)
 
     def recipe(self) -> Mapping[str, Any]:
         return {"model": self.model.name, **self.model.model_dump(mode="json", exclude={"weights"})}
@@ -102,6 +105,7 @@ class FamilyTraining(Training):
     def train(self, samples: Samples, parent: bytes | None, seed: int, report: Report) -> bytes:
         x, y = tensors(samples, self.model.shape, self.model.classes)
         teacher = None if self.parent is None else self.parent.build(parent).logits
+        seed += self.model.repeat
         with own_random_numbers(seed):
             net = self.model.net()
             self.model.fit(net, x, y, samples, seed=seed, report=report, teacher=teacher)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from adapters.arrays import UNIT, check_indices, check_labels, digest
+from adapters.arrays import UNIT, check_indices, check_labels, digest, grouped
 from adapters.images import batch
 from bench.contracts import Dataset, Samples, dataset
 from bench.data import locate
@@ -22,7 +22,7 @@ class HuggingFace(Dataset):
     Needs `pip install 'datasets>=4'`. repository: "ylecun/mnist", with its configuration and revision; what is cached
     is read without a network. path: a folder written by `save_to_disk`, as given or below the data folder. Inputs
     are (channels, height, width) float32, value / 255; an image of another size is resampled bilinearly. No code
-    of a repository is run.
+    of a repository is run. groups: further columns, by whose values metrics can be told apart.
     """
 
     requires: ClassVar[tuple[str, ...]] = ("torch", "pillow", "datasets")
@@ -36,6 +36,7 @@ class HuggingFace(Dataset):
     label: str = "label"
     size: tuple[int, int]
     channels: Literal[1, 3] = 3
+    groups: tuple[str, ...] = ()
     split: str = Field(default="test", pattern=r"^\w[\w.-]*$")
 
     @model_validator(mode="after")
@@ -47,7 +48,7 @@ class HuggingFace(Dataset):
     def load(self) -> Samples:
         where = f"{self.path or self.repository} [{self.split}]"
         table, features = self._table()
-        for column in (self.image, self.label):
+        for column in (self.image, self.label, *self.groups):
             if column not in features:
                 raise DataError(
                     f"{where}: no column '{column}'{did_you_mean(column, features)} (it has {', '.join(features)})",
@@ -69,7 +70,8 @@ class HuggingFace(Dataset):
         labels = labels.astype(np.int64)
         contents = (digest(encoded(row)[0]) for row in range(len(labels)))
         identity = digest("images", [self.channels, *self.size], labels, *contents)
-        return Samples(labels, fetch, (self.channels, *self.size), UNIT, names, identity)
+        found = Samples(labels, fetch, (self.channels, *self.size), UNIT, names, identity)
+        return grouped(found, {name: np.asarray(table[name]) for name in self.groups}, where)
 
     def _table(self) -> tuple[Any, dict[str, Any]]:
         """The split, its images left encoded, and the features by column."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from adapters.arrays import samples
+from adapters.arrays import grouped, samples
 from bench.contracts import Bounds, Dataset, Samples, dataset
 from bench.data import locate
 from bench.errors import DataError, did_you_mean
@@ -22,7 +22,8 @@ class Npz(Dataset):
     x: (n, ...) numbers, y: (n,) integers. layout: where images (four dimensions) have their channels; they become NCHW.
     An input's value is x / scale, float32; scale is 255 for bytes and 1 for all else unless given. `{split}` in path, x
     or y stands for the split (`x: x_{split}`); without it, every split is the same data. The path is as given, or below
-    the data folder. Arrays of Python objects are refused, since they would need pickle.
+    the data folder. Arrays of Python objects are refused, since they would need pickle. groups: names of further arrays
+    (n,), by whose values metrics can be told apart.
     """
 
     path: Path
@@ -32,16 +33,18 @@ class Npz(Dataset):
     scale: float | None = Field(default=None, gt=0)
     bounds: Bounds = Bounds(0.0, 1.0)
     class_names: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     split: str = Field(default="test", pattern=r"^\w[\w.-]*$")
 
     def load(self) -> Samples:
-        path, x, y = (str(part).replace("{split}", self.split) for part in (self.path, self.x, self.y))
+        path, *keys = (str(part).replace("{split}", self.split) for part in (self.path, self.x, self.y, *self.groups))
         file = locate(path)
-        inputs, labels = read_npz(file, x, y)
+        inputs, labels, *columns = read_npz(file, *keys)
         if inputs.ndim == 4 and self.layout == "NHWC":
             inputs = np.moveaxis(inputs, -1, 1)
         scale = self.scale or (255.0 if inputs.dtype == np.uint8 else 1.0)
-        return samples(inputs, labels, str(file), scale=scale, bounds=self.bounds, class_names=self.class_names)
+        found = samples(inputs, labels, str(file), scale=scale, bounds=self.bounds, class_names=self.class_names)
+        return grouped(found, dict(zip(self.groups, columns, strict=True)), str(file))
 
 
 def read_npz(path: Path, *keys: str) -> list[NDArray[Any]]:

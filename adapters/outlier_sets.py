@@ -43,6 +43,10 @@ class ClassesOf(Dataset):
         datasets.build(self.dataset, {**self.args, "split": "test" if self.split == "test" else "train"})
         return self
 
+    @property
+    def tokens(self) -> bool:
+        return datasets.build(self.dataset, self.args).tokens
+
     def load(self) -> Samples:
         whole = datasets.build(self.dataset, {**self.args, "split": "test" if self.split == "test" else "train"}).load()
         unknown = [label for label in self.classes if not 0 <= label < len(whole.class_names)]
@@ -68,6 +72,7 @@ class ClassesOf(Dataset):
             class_names=tuple(whole.class_names[label] for label in self.classes),
             digest=digest(whole.digest, rows, list(self.classes)),
             groups={name: column[rows] for name, column in whole.groups.items()},
+            vocabulary=whole.vocabulary,
         )
 
 

@@ -1,7 +1,7 @@
 """A classifier with an outlier detector inside: it refuses to answer what the detector flags."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,7 +32,8 @@ class RefusingClassifier(Classifier):
     def __init__(self, inner: Classifier, detector: Detector) -> None:
         self.inner = inner
         self._detector = detector
-        for name in ("input_shape", "bounds", "classes", "gradients", "stochastic", "realisation", "feature_layers"):
+        shown = ("input_shape", "bounds", "classes", "gradients", "stochastic", "realisation", "feature_layers")
+        for name in (*shown, "part_names", "vocabulary"):
             setattr(self, name, getattr(inner, name))
 
     def logits(self, x: Tensor) -> Tensor:
@@ -41,6 +42,9 @@ class RefusingClassifier(Classifier):
     def features(self, x: Tensor, layer: str) -> Tensor:
         return self.inner.features(x, layer)
 
+    def parts(self, x: Tensor) -> Tensor:
+        return self.inner.parts(x)
+
     def refuses(self, x: Tensor) -> Tensor:
         if not len(x):
             return torch.zeros(0, dtype=torch.bool)
@@ -48,6 +52,12 @@ class RefusingClassifier(Classifier):
         assert threshold is not None, "a detector that fits sets a threshold"
         scores = self._detector.score(self.inner, x, SampleRandom.of(0, "refuses", range(len(x))))
         return torch.from_numpy(scores > threshold)
+
+    def suspicion(self, x: Tensor) -> Tensor:
+        return self._detector.suspicion(self.inner, x)
+
+    def members(self) -> Sequence[Classifier]:
+        return self.inner.members()
 
     @property
     def module(self) -> nn.Module | None:

@@ -40,6 +40,8 @@ class TorchClassifier(Classifier):
     submodules of `module`. Raises PluginError for a mean or std that does not fit, and for a layer that is not there.
     """
 
+    input_dtype = torch.float32  # that the module is given
+
     def __init__(
         self,
         module: nn.Module,
@@ -79,7 +81,7 @@ class TorchClassifier(Classifier):
         check_input(x, self.input_shape)
         if not len(x):
             return no_rows(x, self.classes)
-        return check_output(self._module(x.to(torch.float32)), len(x), self.classes)
+        return check_output(self._module(x.to(self.input_dtype)), len(x), self.classes)
 
     def features(self, x: Tensor, layer: str) -> Tensor:
         """Output (n, ...) float32 of the submodule `layer`, differentiable as `logits` is.
@@ -92,7 +94,7 @@ class TorchClassifier(Classifier):
         seen: list[Any] = []
         hook = self._layers[layer].register_forward_hook(lambda _module, _inputs, out: seen.append(_copy(out)))
         try:
-            self._module(x.to(torch.float32))
+            self._module(x.to(self.input_dtype))
         finally:
             hook.remove()
         if len(seen) != 1:

@@ -47,7 +47,7 @@ def check(adapter: Adapter, weights: bytes | None, x: Tensor | None = None) -> l
     results.append(_outcome("declared", lambda: _declared(model)))
     if not results[-1].ok:
         return results
-    inputs = _random_inputs(model) if x is None else x.to(torch.float32)
+    inputs = _random_inputs(model) if x is None else x.to(torch.int64 if model.vocabulary else torch.float32)
     for name, promise in CHECKS.items():
         results.append(_outcome(name, lambda promise=promise: promise(model, inputs.clone())))  # type: ignore[misc]
     return results
@@ -80,6 +80,9 @@ def _promise(kept: bool, broken: str) -> None:
 
 def _random_inputs(model: Classifier) -> Tensor:
     low, high = model.bounds
+    if model.vocabulary:
+        shape, random = (ROWS, *model.input_shape), torch.Generator().manual_seed(0)
+        return torch.randint(int(low), int(high) + 1, shape, generator=random).to(model.device)
     uniform = torch.rand(ROWS, *model.input_shape, generator=torch.Generator().manual_seed(0))
     return (low + (high - low) * uniform).to(model.device)
 
@@ -104,6 +107,9 @@ def _declared(model: Classifier) -> None:
     shape = tuple(model.input_shape)
     _promise(bool(shape) and all(size > 0 for size in shape), f"input_shape {shape} is not made of positive sizes")
     _promise(model.classes >= 2, f"classes is {model.classes}: a classifier has at least 2")
+    tokens = len(model.vocabulary)
+    _promise(not tokens or (low, high) == (0, tokens - 1), f"bounds {low}, {high} are not the ids of {tokens} tokens")
+    _promise(len(set(model.part_names)) == len(model.part_names), f"two parts have one name: {model.part_names}")
     _promise(
         isinstance(model.gradients, Gradients), f"gradients is {model.gradients!r}, not a bench.contracts.Gradients"
     )
@@ -195,6 +201,10 @@ def _one(model: Classifier, x: Tensor) -> None:
 
 
 def _dtypes(model: Classifier, x: Tensor) -> None:
+    if model.vocabulary:
+        same = model.stochastic or torch.equal(_logits(model, x.to(torch.int32)), _logits(model, x))
+        _promise(same, "logits of int32 token ids are not those of int64 ones")
+        return
     x = x.to(torch.float16).to(torch.float32)
     expected = _logits(model, x)
     for dtype, tolerance in DTYPE_TOLERANCE.items():
@@ -214,6 +224,18 @@ def _features(model: Classifier, x: Tensor) -> None:
             out.ndim > 1 and len(out) == len(x) and out.dtype == torch.float32,
             f"features of '{layer}' are {out.dtype} of shape {tuple(out.shape)}, not float32 ({len(x)}, ...)",
         )
+
+
+def _parts(model: Classifier, x: Tensor) -> None:
+    ran = model.parts(x)
+    expected = (len(x), len(model.part_names))
+    _promise(
+        ran.dtype == torch.bool and tuple(ran.shape) == expected,
+        f"parts of {len(x)} inputs are {ran.dtype} of shape {tuple(ran.shape)}, not bool {expected}",
+    )
+    if not model.stochastic:
+        alone = torch.cat([model.parts(x[row : row + 1]) for row in range(len(x))])
+        _promise(torch.equal(ran, alone), "which parts run for an input depends on its neighbours in the batch")
 
 
 # --- gradients --------------------------------------------------------------------------------------------------------
@@ -244,6 +266,8 @@ def _gradients(model: Classifier, x: Tensor) -> None:
 
 
 def _no_gradient(model: Classifier, x: Tensor) -> None:
+    if model.vocabulary:
+        return  # whole numbers take no gradient
     x = x.detach().clone().requires_grad_()
     try:
         out = model.logits(x)
@@ -296,5 +320,6 @@ CHECKS: dict[str, Callable[[Classifier, Tensor], None]] = {
     "one": _one,
     "dtypes": _dtypes,
     "features": _features,
+    "parts": _parts,
     "gradients": _gradients,
 }

@@ -23,9 +23,15 @@ DETECTION = ("auroc", "detection_error", "ap_out", "ap_in", "fpr95", "fpr95_id_p
 JOINT = ("joint_rms_calibration", "joint_soft_f1")  # of inliers and outliers together, which no answer is right for
 FITTED = ("precision", "recall", "f1", "flagged", "fit_seconds", "state_bytes")  # of detectors that fit
 
+ADVERSARIAL = ("broken", "evaded")  # of detectors whose outliers an attack makes; the second needs a threshold
+GROUPED = ("worst_group", "disparity", "group_sd")  # over the groups of a column: `worst_group/country/clean_accuracy`
+CORRUPTION = ("mean_corruption_error", "untouched_error")  # of data under common corruptions
+RELATIVE_CORRUPTION = ("mce", "relative_mce")  # the same in units of a baseline's
 SHARES = (  # in [0, 1], printed in percent
-    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "attack_success", *OF_PASSES),
+    *("clean_accuracy", "robust_accuracy", "robust_accuracy_8bit", "certified_accuracy", "attack_success"),
+    *OF_PASSES,
     *("coverage", "answered_accuracy"),
+    *("corruption_error", *CORRUPTION),
 )
 
 
@@ -35,13 +41,13 @@ def _head(name: str) -> str:
 
 def is_bounded(name: str) -> bool:
     """Whether the metric lies in [0, 1]."""
-    return _head(name) in (*SHARES, *DETECTION, "precision", "recall", "f1", "flagged", "score")
+    return _head(of_what(name)) in (*SHARES, *DETECTION, "precision", "recall", "f1", "flagged", "score")
 
 
 def is_good_share(name: str) -> bool:
     """Whether it lies in [0, 1] and 1 is best."""
     good = ("auroc", "ap_out", "ap_in", "precision", "recall", "f1")
-    return _head(name) in {*SHARES, *good} - {"attack_success"}
+    return _head(of_what(name)) in {*SHARES, *good} - {"attack_success", "corruption_error", *CORRUPTION}
 
 
 def score(name: str) -> str:
@@ -52,6 +58,11 @@ def score(name: str) -> str:
 def robust_accuracy(norm: str, evaluation: str, epsilon: float) -> str:
     """`robust_accuracy/linf/pgd/0.1`"""
     return f"robust_accuracy/{norm}/{evaluation}/{epsilon:g}"
+
+
+def quantised(name: str) -> str:
+    """`robust_accuracy_8bit/linf/pgd/0.1`: where adversarial inputs are rounded to 8 bits once they are crafted."""
+    return name.replace("robust_accuracy", "robust_accuracy_8bit", 1)
 
 
 def worst_case(norm: str, epsilon: float) -> str:
@@ -69,9 +80,49 @@ def median_distance(norm: str, evaluation: str) -> str:
     return f"median_distance/{norm}/{evaluation}"
 
 
+def adversarial_gain(norm: str, evaluation: str) -> str:
+    """`adversarial_gain/l0/word_substitution`"""
+    return f"adversarial_gain/{norm}/{evaluation}"
+
+
 def auroc(evaluation: str) -> str:
     """`auroc/max_softmax`"""
     return f"auroc/{evaluation}"
+
+
+def corruption_error(corruption: str) -> str:
+    """`corruption_error/fog`"""
+    return f"corruption_error/{corruption}"
+
+
+def grouped(what: str, by: str, metric: str) -> str:
+    """`worst_group/country/clean_accuracy`; what: one of GROUPED."""
+    return f"{what}/{by}/{metric}"
+
+
+def of_group(by: str, value: str, metric: str) -> str:
+    """`group/country/FR/clean_accuracy`"""
+    return f"group/{by}/{value}/{metric}"
+
+
+HIGHER = (  # how figures begin of which more is better; everything else is a cost
+    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "median_distance", *OF_PASSES),
+    *("auroc", "ap_out", "ap_in", "throughput"),
+    *("precision", "recall", "f1", "soft_f1", "joint_soft_f1", "coverage", "answered_accuracy"),
+    *("score", "speedup", "compression_ratio", "theoretical_speedup"),
+)
+
+
+def higher_is_better(name: str) -> bool:
+    """Accuracies, AUROC, distances and throughput, and these of groups; everything else is a cost."""
+    return of_what(name).startswith(HIGHER)
+
+
+def of_what(name: str) -> str:
+    """The metric inside `worst_group/BY/METRIC` and `group/BY/VALUE/METRIC`; any other name as it is."""
+    parts = name.split("/")
+    inside = {"worst_group": 2, "group": 3}.get(parts[0], 0)
+    return "/".join(parts[inside:]) or name
 
 
 COST_SUFFIX = ".cost"  # behind a detector's label: the evaluation that times it

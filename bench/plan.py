@@ -83,13 +83,17 @@ class EvaluationRef(PluginRef):
     processes: int = 1  # fresh ones, each of which measures it once
     hardware: str | None = None  # digest of the hardware that a timing is valid for
     outliers: DatasetRef | None = None
+    adversarial: "EvaluationRef | None" = None  # an attack that makes the outliers, of the cell's own samples
     judging: Judging | None = None  # of stochastic models
+    keep: str | None = None  # how an attack keeps what it crafts
 
     @property
     def identity(self) -> Any:
-        outliers = self.outliers.identity if self.outliers else None
+        made = self.outliers or self.adversarial
+        outliers = made.identity if made else None
         judging = self.judging.model_dump() if self.judging else None
-        return [self.kind, *super().identity, self.norm, self.epsilons, self.hardware, outliers, judging]
+        kept = [self.keep] if self.keep else []
+        return [self.kind, *super().identity, self.norm, self.epsilons, self.hardware, outliers, judging, *kept]
 
 
 class Fit(Frozen):
@@ -125,6 +129,8 @@ class CellPlan(Frozen):
     @property
     def size(self) -> int:
         """Number of samples: of the data set, and behind them those of a detector's outliers."""
+        if self.evaluation.adversarial is not None:
+            return 2 * self.dataset.size
         return self.dataset.size + (self.evaluation.outliers.size if self.evaluation.outliers else 0)
 
     @property

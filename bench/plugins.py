@@ -144,7 +144,10 @@ def source_digest(cls: type) -> str:
 
 def engine_digest() -> str:
     """Digest of the engine's files that decide what stands in a record."""
-    names = ("gradient_checks.py", "measure.py", "metering.py", "randomness.py", "records.py", "swift.py")
+    names = (
+        *("examples.py", "gradient_checks.py", "levels.py", "measure.py", "metering.py", "randomness.py", "records.py"),
+        "swift.py",
+    )
     files = [*sorted((ROOT / "bench" / "contracts").glob("*.py")), *(ROOT / "bench" / name for name in names)]
     return hashlib.blake2b(b"".join(file.read_bytes() for file in files), digest_size=16).hexdigest()
 

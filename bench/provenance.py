@@ -3,10 +3,14 @@
 import json
 import shlex
 from collections.abc import Mapping
+from typing import Any
 
+from bench import names
 from bench.plan import EvaluationRef
 from bench.records import Row
 from bench.runs import Run
+
+BUDGETS = ("steps", "queries", "iterations", "restarts")  # arguments of attacks that say how much they may spend
 
 
 def families(run: Run) -> dict[str, dict[str, str]]:
@@ -15,6 +19,26 @@ def families(run: Run) -> dict[str, dict[str, str]]:
         ref.label: {"family": ref.plugin, "realisation": str(ref.args.get("realisation") or "")}
         for ref in run.resolved.models
     }
+
+
+def sweeps(run: Run) -> list[dict[str, Any]]:
+    """Attacks that the suite makes at several budgets, all else equal: what accuracy against iterations is drawn from.
+
+    By attack, norm, epsilon and the argument that differs: the metric of each budget, ascending.
+    """
+    groups: dict[tuple[str, str, float, str, str], list[tuple[int, str]]] = {}
+    for ref in run.resolved.evaluations:
+        for budget in (name for name in BUDGETS if ref.norm and isinstance(ref.args.get(name), int)):
+            rest = json.dumps({name: value for name, value in ref.args.items() if name != budget}, sort_keys=True)
+            for epsilon in ref.epsilons:
+                key = (ref.plugin, str(ref.norm), epsilon, budget, rest)
+                metric = names.robust_accuracy(str(ref.norm), ref.label, epsilon)
+                groups.setdefault(key, []).append((ref.args[budget], metric))
+    return [
+        {"attack": plugin, "norm": norm, "epsilon": epsilon, "budget": budget, "points": tuple(sorted(points))}
+        for (plugin, norm, epsilon, budget, _), points in groups.items()
+        if len({spent for spent, _ in points}) > 1
+    ]
 
 
 def rerun(run: Run, model: str, dataset: str) -> str:

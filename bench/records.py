@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from bench.contracts import Figure, Frozen
 
+CLASS = "class"  # the group column that all data have: the label
 REFUSED = -2  # in the place of a class: the model declined to answer
 
 # One row per sample and evaluation. A column that an evaluation does not fill is null.
@@ -25,7 +29,12 @@ SAMPLES = pa.schema(
         pa.field("prediction", pa.int32(), False, {"doc": "class of the untouched input; -1: NaN scores, -2: refused"}),
         pa.field("confidence", pa.float32(), True, {"doc": "largest softmax probability of the untouched input"}),
         pa.field("logits", pa.list_(pa.float32()), True, {"doc": "scores of the untouched input (evaluation 'clean')"}),
-        pa.field("broken", pa.list_(pa.bool_()), True, {"doc": "label lost, one value per epsilon, ascending"}),
+        pa.field(
+            "broken",
+            pa.list_(pa.bool_()),
+            True,
+            {"doc": "label lost, one value per epsilon, ascending; of an outlier: whether the attack made it one"},
+        ),
         pa.field("distance", pa.float64(), True, {"doc": "norm of the verified perturbation; 0 if wrong untouched"}),
         pa.field(
             "adversarial_prediction",
@@ -34,16 +43,21 @@ SAMPLES = pa.schema(
             {"doc": "class of the verified adversarial input; -1, -2 as above"},
         ),
         pa.field("escaped", pa.bool_(), True, {"doc": "the attack left bounds or ball, and did not count"}),
+        pa.field("gain", pa.float64(), True, {"doc": "adversarial gain: change of the answer per share of words"}),
         pa.field("forwards", pa.float64(), True, {"doc": "forward passes the attack spent on this sample"}),
         pa.field("backwards", pa.float64(), True, {"doc": "backward passes the attack spent on this sample"}),
         pa.field("gradients", pa.string(), True, {"doc": "of the model, as the attack saw them: exact, surrogate"}),
         pa.field("signs", pa.list_(pa.string()), True, {"doc": "what speaks against its gradients; null: not asked"}),
         pa.field("transferred", pa.bool_(), True, {"doc": "crafted on another model (attacks that transfer)"}),
         pa.field("kept", pa.list_(pa.float64()), True, {"doc": "share of passes that kept the label (if stochastic)"}),
+        pa.field(
+            "quantised_prediction", pa.int32(), True, {"doc": "class of that input once rounded to 8 bits (`keep`)"}
+        ),
         pa.field("proved", pa.list_(pa.bool_()), True, {"doc": "proved to keep its label, one value per epsilon"}),
         pa.field("score", pa.float64(), True, {"doc": "outlier score of a detector; larger is more outlying"}),
         pa.field("outlier", pa.bool_(), True, {"doc": "whether the sample comes from the outlier set"}),
         pa.field("flagged", pa.bool_(), True, {"doc": "score above the threshold that the detector was fitted with"}),
+        pa.field("groups", pa.list_(pa.string()), True, {"doc": "COLUMN=VALUE for each group column of the data set"}),
     ]
 )
 
@@ -161,6 +175,23 @@ def samples_table(columns: dict[str, Any]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=SAMPLES)
 
 
+def group_values(table: pa.Table, by: str) -> NDArray[np.str_] | None:
+    """The values of a group column (n,); None where the records do not have it. `class` is the label."""
+    if by == CLASS:
+        return np.asarray(table["label"].to_numpy()).astype(str)
+    head = f"{by}="
+    if table["groups"].null_count:
+        return None
+    found = [next((text for text in row if text.startswith(head)), None) for row in table["groups"].to_pylist()]
+    return None if None in found else np.array([str(text).removeprefix(head) for text in found], dtype=str)
+
+
+def judged(table: pa.Table) -> pa.Table:
+    """Records of a detector without those outliers that an attack was to make, and did not."""
+    made = pc.list_element(table["broken"].combine_chunks(), 0) if table.num_rows else pa.array([], pa.bool_())
+    return table.filter(pc.fill_null(made, True))
+
+
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with exactly these columns: one that its version did not have yet is null."""
     n = table.num_rows
@@ -177,10 +208,10 @@ def encode(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def decode(data: bytes) -> pa.Table:
-    """Inverse of `encode`. Raises pyarrow.ArrowInvalid or OSError for damaged bytes.
+def decode(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """Inverse of `encode`; of `columns` those that there are. Raises pyarrow.ArrowInvalid or OSError for damaged bytes.
 
     Everything happens in this thread: a pool thread that drops a Python object while the interpreter ends aborts it.
     """
     with pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True, pre_buffer=False) as file:
-        return file.read(use_threads=False)
+        return file.read(columns=None if columns is None else list(columns), use_threads=False)

@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 import yaml
 
 from bench import names
+from bench.metrics.corruption import with_baselines
 from bench.metrics.curves import Curves, curves
 from bench.metrics.efficiency import with_ratios
 from bench.metrics.evidence import Evidence, evidence
+from bench.metrics.groups import with_groups
 from bench.metrics.rows import rows as rows_of_cells
 from bench.metrics.scores import with_scores
 from bench.metrics.separation import Separation, separation
@@ -56,8 +58,20 @@ class Analysis:
 
 def rows(run: Run, only: str | None = None) -> list[Row]:
     """A row per model and data set, in the order of the suite."""
-    made = with_ratios(rows_of_cells(run.cells(only)), _baselines(run))
-    return with_scores(made, leaderboard(run).scores)
+    wanted = leaderboard(run)
+    groups = groupby(run.cells(only), key=lambda cell: (cell.model, cell.dataset))
+    return _compared(run, [_row(list(cells), wanted) for _, cells in groups], wanted)
+
+
+def _row(cells: Sequence[Cell], wanted: Leaderboard) -> Row:
+    [row] = rows_of_cells(cells)
+    return with_groups(row, cells, {group.by: group.metrics for group in wanted.groups})
+
+
+def _compared(run: Run, found: Sequence[Row], wanted: Leaderboard) -> list[Row]:
+    """With what needs the row of another model, and what is combined of all these."""
+    baselines = _baselines(run)
+    return with_scores(with_baselines(with_ratios(found, baselines), baselines), wanted.scores)
 
 
 def _baselines(run: Run) -> dict[str, str]:
@@ -73,11 +87,11 @@ def analysis(run: Run, only: str | None = None) -> Analysis:
     behind: dict[str, dict[str, Evidence]] = {}  # by data set and model
     for (model, dataset), group in groupby(run.cells(only), key=lambda cell: (cell.model, cell.dataset)):
         cells = list(group)
-        made += rows_of_cells(cells)
+        made.append(_row(cells, wanted))
         drawn[model, dataset] = curves(cells)
         if (found := evidence(cells).get(metric)) is not None:
             behind.setdefault(dataset, {})[model] = found
-    made = with_scores(with_ratios(made, _baselines(run)), wanted.scores)
+    made = _compared(run, made, wanted)
     datasets = dict.fromkeys(row.dataset for row in made)
     return Analysis(
         made,

@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from bench.errors import OperatorError, did_you_mean
+from bench.examples import Examples
 from bench.plan import CellPlan, PluginRef, Resolved
 from bench.plugins import ROOT
 from bench.records import FIGURES, SAMPLES, Cell, Failure, conform
@@ -135,8 +136,25 @@ class Run:
 
     def _table(self, plan: CellPlan) -> pa.Table:
         schema = FIGURES if plan.evaluation.kind.figures else SAMPLES
-        parts = [conform(self.store.read(task.key), schema) for task in plan.tasks() if self.store.has(task.key)]
+        there = [task.key for task in plan.tasks() if self.store.has(task.key)]
+        parts = [conform(self.store.read(key, schema.names), schema) for key in there]
         return pa.concat_tables(parts) if parts else schema.empty_table()
+
+    def examples(self, only: str | None = None, enough: int | None = None) -> Iterator[tuple[CellPlan, Examples]]:
+        """The adversarial examples of each attack that kept some, one attack's in memory at a time.
+
+        enough: do not read on when there are so many.
+        """
+        for plan in self.resolved.cells(only):
+            parts: list[pa.Table] = []
+            there = (task.key for task in plan.tasks() if plan.evaluation.keep and self.store.has(task.key))
+            for key in there:
+                parts.append(self.store.read(key))
+                crafted = sum(len(part) - part["adversarial"].null_count for part in parts)
+                if enough is not None and crafted >= enough:
+                    break
+            if parts and (found := Examples.of(pa.concat_tables(parts))) is not None:
+                yield plan, found
 
     def used(self) -> Iterator[str]:
         """Every key in the store that this run refers to."""

@@ -61,13 +61,16 @@ class Store:
     def write(self, key: str, data: bytes) -> None:
         self._write(RECORDS, key, data)
 
-    def read(self, key: str) -> pa.Table:
-        """The records of a task. Raises StoreError where there are none, or damaged ones."""
+    def read(self, key: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """The records of a task, or those of their columns that are asked for.
+
+        Raises StoreError where there are none, or damaged ones.
+        """
         data = self._read(RECORDS, key)
         if data is None:
             raise StoreError(f"no records of task {key} in {self.url}", "run the suite again: it makes what is missing")
         try:
-            return decode(data)
+            return decode(data, columns)
         except (pa.ArrowInvalid, OSError) as problem:
             raise StoreError(
                 f"{self._path(RECORDS, key)}: damaged records ({problem})",

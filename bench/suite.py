@@ -119,7 +119,7 @@ def _check(
         ]
     if not any(_concerns_metrics(finding.keys) for finding in (*findings, *document.findings)):
         checks.findings.clear()
-        findings += checks.columns()
+        findings += checks.board()
     findings = [finding for finding in findings if not document.is_refused(finding.keys)]
     if findings or document.findings or suite is None:
         raise suite_yaml.refusal([*document.findings, *findings])

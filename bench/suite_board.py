@@ -10,9 +10,10 @@ from pydantic import Field, model_validator
 from bench import names
 from bench.suite_part import MAX_COLUMNS, MAX_ENTRIES, Part
 
+LABEL = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+Label = Annotated[str, Field(pattern=LABEL, max_length=64)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Sentence = Annotated[str, Field(min_length=1, max_length=500)]
-LABEL = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 
 
 class Recomputed(Part):
@@ -87,10 +88,27 @@ class ScorePart(Part):
         return f"{self.weight:g} × {self.metric}{scale}"
 
 
+class Grouping(Part):
+    """Metrics told apart by a column of the data."""
+
+    by: Annotated[str, Field(pattern=LABEL, max_length=64)]
+    """The column: `class`, or a group column of the data sets."""
+    metrics: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_COLUMNS)] = (names.CLEAN_ACCURACY,)
+    """Which metrics: each group's own value, the worst group, the disparity, and the standard deviation over groups."""
+
+    def yields(self) -> list[str]:
+        """The metrics that do not depend on which groups there are."""
+        return [names.grouped(what, self.by, metric) for metric in self.metrics for what in names.GROUPED]
+
+    def has(self, name: str) -> bool:
+        """Whether a metric may be that of one of the groups."""
+        return any(name.startswith(f"group/{self.by}/") and name.endswith(f"/{metric}") for metric in self.metrics)
+
+
 class Score(Part):
     """A figure made of others: their weighted mean, each on its scale from 0 to 1."""
 
-    name: Annotated[str, Field(pattern=LABEL, max_length=64)]
+    name: Label
     """The metric is `score/NAME`."""
     of: Annotated[tuple[ScorePart, ...], Field(min_length=2, max_length=MAX_COLUMNS)]
     """What it is made of. These stand beside it, always."""
@@ -117,6 +135,19 @@ class Leaderboard(Part):
     """Figures that others published, each in a column of its own beside the measured one."""
     scores: Annotated[tuple[Score, ...], Field(max_length=MAX_COLUMNS)] = ()
     """Combined figures. There are none unless they are asked for."""
+    groups: Annotated[tuple[Grouping, ...], Field(max_length=MAX_COLUMNS)] = ()
+    """By which columns metrics are told apart."""
+
+    @model_validator(mode="after")
+    def _once(self) -> "Leaderboard":
+        columns = [group.by for group in self.groups]
+        for by in columns:
+            if columns.count(by) > 1:
+                raise ValueError(f"groups: the column '{by}' stands twice: list all its metrics under one")
+        return self
+
+    curves: dict[Label, str] = Field(default_factory=dict)
+    """What a curve of accuracy against cost joins: a shell pattern on models by its name. Left out: each adapter's."""
 
     @property
     def shown(self) -> tuple[str, ...]:

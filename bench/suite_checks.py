@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,8 +23,9 @@ from bench.contracts import (
     Plugin,
 )
 from bench.errors import GauntletError, did_you_mean
-from bench.suite_board import LABEL, Published, Score, published_twice, unscaled
-from bench.suite_part import MAX_COLUMNS, MAX_ENTRIES
+from bench.suite_board import LABEL
+from bench.suite_board_checks import BoardChecks
+from bench.suite_part import MAX_ENTRIES
 from bench.suite_parts import (
     KINDS,
     PATTERNS,
@@ -33,18 +34,15 @@ from bench.suite_parts import (
     Evaluations,
     default_label,
 )
+from bench.suite_texts import unsuited
 from bench.suite_words import leaves, model_in, troubles
 from bench.suite_yaml import Document, Finding, Keys, describe
 
-Kind = TypeVar("Kind", bound=BaseModel)
 LoadPlugins = Callable[[Sequence[str], Path], None]
 
 EVALUATIONS = {"attacks": "attack", "probes": "probe", "detectors": "detector", "certificates": "certificate"}
-BESIDE = {
-    "attack": "norm",
-    "certificate": "norm",
-    "dataset": "split",
-}  # the field of a plugin that stands beside its name, not under `args`
+# the field of a plugin that stands beside its name, not under `args`
+BESIDE = {"attack": "norm", "certificate": "norm", "dataset": "split"}
 
 
 class Checks:
@@ -74,8 +72,11 @@ class Checks:
                 labels.append((keys, _label(entry, kind)))
                 if kind == "detector":
                     self.plugin((*keys, "outliers"), entry.get("outliers"), "dataset")
+                    self.plugin((*keys, "adversarial"), entry.get("adversarial"), "attack")
                     self.detector(keys, entry)
         self.unique("evaluations", labels)
+        for keys, message in unsuited(self.entries("datasets"), [*self.entries("evaluations", "attacks")]):
+            self.find((*keys, "attack"), message)
         self.baselines()
         self.unique("models", [(keys, entry.get("name")) for keys, entry in self.entries("models")])
         self.unique("data sets", [(keys, _label(entry, "dataset")) for keys, entry in self.entries("datasets")])
@@ -318,57 +319,14 @@ class Checks:
                 self.find((*keys, "name"), message)
             first.setdefault(label, keys)
 
-    def columns(self) -> list[Finding]:
-        """Check the leaderboard's metrics. The evaluations must be right."""
-        board = self.document.data.get("leaderboard")
-        if not isinstance(board, dict):
-            return []
+    def board(self) -> list[Finding]:
+        """Check the leaderboard. The evaluations must be right."""
         evaluations = self.document.data.get("evaluations", {})
         compared = any(entry.get("baseline") for _, entry in self.entries("models"))
-        known = Evaluations.model_validate_json(json.dumps(evaluations), strict=True).metric_names(compared)
-        scores = _several(Score, board.get("scores"))
-        yielded, known = known, [*known, *(score.metric for score in scores)]
-        columns = board.get("columns")
-        asked: list[tuple[Keys, Any]] = [
-            (("leaderboard", "columns", index), column)
-            for index, column in enumerate(columns[:MAX_COLUMNS] if isinstance(columns, list) else ())
-        ]
-        seen: set[str] = set()
-        for keys, metric in [*asked, (("leaderboard", "rank_by"), board.get("rank_by"))]:
-            if not isinstance(metric, str):
-                continue
-            self.metric(keys, metric, known)
-            if metric in known and metric in seen and keys[1] == "columns":
-                self.find(keys, f"the column '{metric}' stands twice: remove one")
-            seen.add(metric)
-        self.board("scores", unscaled(scores))
-        for index, score in enumerate(scores):
-            for place, part in enumerate(score.of):
-                self.metric(("leaderboard", "scores", index, "of", place, "metric"), part.metric, yielded)
-        published = _several(Published, board.get("published"))
-        for index, entry in enumerate(published):
-            self.metric(("leaderboard", "published", index, "metric"), entry.metric, known)
+        metrics = Evaluations.model_validate_json(json.dumps(evaluations), strict=True).metric_names(compared)
         models = [str(entry.get("name")) for _, entry in self.entries("models")]
         datasets = [str(_label(entry, "dataset")) for _, entry in self.entries("datasets")]
-        self.board("published", published_twice(published, models, datasets))
-        return self.findings
-
-    def metric(self, keys: Keys, metric: str, known: Sequence[str]) -> None:
-        if metric not in known:
-            hint = did_you_mean(metric, known[:MAX_ENTRIES])
-            self.find(keys, f"this suite yields no metric '{metric}'{hint} (it yields: {', '.join(known[:40])})")
-
-    def board(self, key: str, findings: Iterator[tuple[tuple[str | int, ...], str]]) -> None:
-        for keys, message in findings:
-            self.find(("leaderboard", key, *keys), message)
-
-
-def _several(cls: type[Kind], entries: Any) -> list[Kind]:
-    """The entries of a list; none where the structure is wrong, which is told elsewhere."""
-    try:
-        return [cls.model_validate_json(json.dumps(entry), strict=True) for entry in entries or ()]
-    except (ValidationError, TypeError):
-        return []
+        return BoardChecks(self.document, metrics, models, datasets, self.findings).run()
 
 
 def _label(entry: Mapping[str, Any], kind: str) -> Any:

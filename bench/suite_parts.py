@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from bench import contracts, names
-from bench.contracts import Adapter, Attack, Certificate, Dataset, Detector, Judging, Norm, Probe
+from bench.contracts import Adapter, Attack, Certificate, Dataset, Detector, Judging, Keep, Norm, Probe
 from bench.suite_board import LABEL
 from bench.suite_board import Leaderboard as Leaderboard
 from bench.suite_part import MAX_ENTRIES, Part
@@ -126,6 +126,8 @@ class AttackSpec(Part):
     """How distance is measured: l0, l1, l2 or linf."""
     epsilons: Epsilons = ()
     """Radii of the ball in input units. May be left out for attacks that look for the smallest distance."""
+    keep: Keep | None = None
+    """Keep what it crafts as data: `exact`, or `8bit` (rounded, a quarter of the size). Left out: nothing."""
     args: Arguments = Field(default_factory=dict)
     """Arguments of the attack."""
 
@@ -161,14 +163,26 @@ class DetectorSpec(Part):
     """The detector (`gauntlet list detectors`)."""
     name: Label = Field(default_factory=lambda data: default_label(data["detector"]), validate_default=True)
     """Its label in metric names. Default: its own name."""
-    outliers: DatasetSpec
+    outliers: DatasetSpec | None = None
     """The data set whose samples are outliers, all of them."""
+    adversarial: AttackSpec | None = None
+    """Or: the outliers are what this attack makes of the suite's own data, at one epsilon."""
     fit_on: DatasetSpec | None = None
     """The inliers that it is fitted on, if it has to be. Left out: the split `train` of each data set of the suite."""
     cost: bool = False
     """Whether to time it, alone on a node."""
     args: Arguments = Field(default_factory=dict)
     """Arguments of the detector."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "DetectorSpec":
+        if (self.outliers is None) == (self.adversarial is None):
+            raise ValueError("a detector has either `outliers:` (a data set) or `adversarial:` (an attack)")
+        if self.adversarial is not None:
+            few = len(self.adversarial.epsilons)
+            if few > 1 or (few == 0 and not contracts.attacks.get(self.adversarial.attack).minimal):
+                raise ValueError(f"adversarial: needs exactly one epsilon, got {few}")
+        return self
 
     def build(self) -> Detector:
         """The detector. Raises PluginError or pydantic's ValidationError."""
@@ -213,7 +227,7 @@ class Evaluations(Part):
 
         Where two probes yield a figure of one name, the later one's has its label appended, as in bench.metrics.rows.
         """
-        found = dict.fromkeys((names.CLEAN_ACCURACY, *names.CONFIDENCE, *names.REFUSAL))
+        found = dict.fromkeys((names.CLEAN_ACCURACY, *names.CONFIDENCE, *names.REFUSAL, *names.CORRUPTION))
         worst: dict[str, dict[float, None]] = {}
         for spec in self.attacks:
             here = f"{spec.norm}/{spec.name}"
@@ -221,19 +235,27 @@ class Evaluations(Part):
                 metric = names.robust_accuracy(spec.norm, spec.name, epsilon)
                 found |= dict.fromkeys((metric, metric.replace("robust_accuracy", "attack_success", 1)))
                 found |= dict.fromkeys(f"{share}/{here}/{epsilon:g}" for share in names.OF_PASSES)
+                if spec.keep:
+                    found[names.quantised(metric)] = None
                 worst.setdefault(spec.norm, {})[epsilon] = None
             if contracts.attacks.get(spec.attack).minimal or not spec.epsilons:
                 found[names.median_distance(spec.norm, spec.name)] = None
+            if contracts.attacks.get(spec.attack).tokens:
+                found[names.adversarial_gain(spec.norm, spec.name)] = None
             found |= dict.fromkeys((f"forwards/{here}", f"backwards/{here}"))
         for probe in self.probes:
             for figure in contracts.probes.get(probe.probe).figures():
                 found[f"{figure}/{probe.name}" if figure in found else figure] = None
         if compared:
+            found |= dict.fromkeys(names.RELATIVE_CORRUPTION)
             found |= dict.fromkeys(ratio for ratio, metric in names.RATIOS.items() if metric in found)
         for detector in self.detectors:
             found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in (*names.DETECTION, *names.JOINT))
             if contracts.detectors.get(detector.detector).fits:
                 found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in names.FITTED)
+            if detector.adversarial is not None:
+                told = names.ADVERSARIAL if contracts.detectors.get(detector.detector).fits else names.ADVERSARIAL[:1]
+                found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in told)
             if detector.cost:
                 found |= dict.fromkeys((names.overhead(detector.name), names.detector_passes(detector.name)))
         for proof in self.certificates:

@@ -38,8 +38,11 @@ def troubles(error: ValidationError, data: Any, cls: type[BaseModel]) -> Iterato
         if detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
             continue  # pydantic does not count wrong entries, which are told on their own
         keys = _keys(detail["loc"], data, missing=detail["type"] == "missing")
-        at_key = detail["type"] == "extra_forbidden"
-        message = _unknown(keys, cls) if at_key else _words(detail, keys, cls)
+        at_key = detail["type"] == "extra_forbidden" and bool(keys)
+        if detail["type"] == "extra_forbidden" and not keys:  # of a plugin that a validator built; told there, too
+            message = f"there is an unknown key '{detail['loc'][-1]}' in what it is made of"
+        else:
+            message = _unknown(keys, cls) if at_key else _words(detail, keys, cls)
         messages = found.setdefault((keys, at_key), [])
         if message not in messages:
             messages.append(message)

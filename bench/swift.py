@@ -48,9 +48,10 @@ def swift(model: Classifier, x: Tensor) -> Classifier:
     """A faster classifier with the logits and gradients of `model` up to rounding; `model` itself where there is none.
 
     x: (n, *input_shape), real inputs to check it on. A model on a GPU, one that is stochastic, and one whose gradients
-    are not exact (its decisions may hang on a rounding) stay as they are.
+    are not exact (its decisions may hang on a rounding), and one that leaves parts out, stay as they are.
     """
     fit = model.module is not None and not model.stochastic and model.gradients is Gradients.EXACT
+    fit = fit and not model.part_names  # a traced program would take one branch for all inputs
     if not fit or model.device != "cpu" or not len(x) or x.dtype != torch.float32:
         return model
     sample = x[:SAMPLES]

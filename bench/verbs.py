@@ -26,10 +26,13 @@ from bench.store import write_atomically
 from bench.suite import Suite, load
 from bench.timings import Timings
 from bench.worker import TrainTask
+from reports import formats
 from reports.book import loose_cards, write_book
 from reports.card import Card
+from reports.gallery import SHOWN, Gallery
 from reports.leaderboard import Facts, View, print_table, render
 from reports.published import compared
+from reports.series import Sweep
 
 SUITES = plugins.ROOT / "suites"
 RowFiles = dict[tuple[str, str], dict[str, Path | str]]
@@ -125,6 +128,8 @@ def view(run: Run, found: Analysis) -> View:
         facts=facts,
         published=wanted.published,
         scores=wanted.scores,
+        sweeps=tuple(Sweep(**what) for what in provenance.sweeps(run)),
+        curves=wanted.curves,
     )
 
 
@@ -142,7 +147,7 @@ def write_json(run: Run, found: Analysis) -> Path:
 
 def cards(run: Run, found: Analysis) -> list[Card]:
     """A card for each row."""
-    published = results.leaderboard(run).published
+    published, galleries = results.leaderboard(run).published, _galleries(run)
     return [
         Card(
             row,
@@ -150,9 +155,23 @@ def cards(run: Run, found: Analysis) -> list[Card]:
             provenance.facts(run, row),
             found.curves[row.model, row.dataset],
             compared(row, found.rows, published),
+            galleries.get((row.model, row.dataset), ()),
         )
         for row in found.rows
     ]
+
+
+def _galleries(run: Run) -> dict[tuple[str, str], list[Gallery]]:
+    """The first examples of each attack that kept some, by model and data set."""
+    found: dict[tuple[str, str], list[Gallery]] = {}
+    for plan, examples in run.examples(enough=SHOWN):
+        ref = plan.evaluation
+        epsilon = f" ≤ {max(ref.epsilons):g}" if ref.epsilons else ""
+        title = f"{ref.label} {formats.NORMS.get(str(ref.norm), str(ref.norm))}{epsilon}"
+        found.setdefault((plan.model.label, plan.dataset.label), []).append(
+            Gallery(ref.label, title, examples.first(SHOWN))
+        )
+    return found
 
 
 def artifacts(run: Run, found: Analysis, shown: View) -> tuple[dict[str, Path | str], RowFiles]:

@@ -70,3 +70,10 @@ class Judging(Frozen):
     """How often an input is passed."""
     majority: Annotated[float, Field(gt=0, le=1)] = 0.5
     """The share of these passes that has to keep the label, or the input is broken: 1 for the worst of them."""
+
+
+class Keep(StrEnum):
+    """How adversarial examples are kept."""
+
+    EXACT = "exact"
+    EIGHT_BIT = "8bit"

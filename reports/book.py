@@ -6,6 +6,7 @@ from pathlib import Path
 
 from reports import pictures
 from reports.card import Card, card_page
+from reports.gallery import draw
 from reports.page import page
 from reports.ranking import View, sections
 
@@ -15,9 +16,15 @@ def write_book(folder: Path, cards: Sequence[Card], view: View) -> Path:
     rows = [card.row for card in cards]
     made = {section.dataset: section for section in sections(rows, view)}
     for card in cards:
+        for gallery in card.galleries:
+            if not gallery.empty:
+                stem = f"{card.row.dataset}.{card.row.model}.{gallery.evaluation}"
+                figure = draw(gallery)
+                _write(folder / "pictures" / f"{stem}.png", pictures.png(figure))
+                _write(folder / "pictures" / f"{stem}.svg", pictures.svg(figure).encode())
         _write(folder / card.path, card_page(card, view, made[card.row.dataset], "../../leaderboard.html").encode())
     for dataset, section in made.items():
-        for name, figure in pictures.board(section).items():
+        for name, figure in pictures.board(section, view).items():
             _write(folder / "pictures" / f"{dataset}.{name}.svg", pictures.svg(figure).encode())
             _write(folder / "pictures" / f"{dataset}.{name}.png", pictures.png(figure))
     linked = replace(view, cards={(card.row.model, card.row.dataset): card.path for card in cards})

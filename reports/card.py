@@ -8,7 +8,10 @@ from bench.metrics.curves import Curves
 from bench.metrics.rows import KINDS
 from bench.records import Row
 from reports import formats, pictures
+from reports.gallery import Gallery, draw
 from reports.html import fill, policy, read
+from reports.layers import COLUMNS as LAYER_COLUMNS
+from reports.layers import layers
 from reports.published import Beside
 from reports.ranking import Section, View
 
@@ -22,6 +25,7 @@ class Card:
     facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     curves: Curves = field(default_factory=Curves)
     published: Sequence[Beside] = ()
+    galleries: Sequence[Gallery] = ()
 
     @property
     def path(self) -> str:
@@ -32,7 +36,7 @@ class Card:
 def card_page(card: Card, view: View, section: Section | None = None, back: str = "") -> str:
     """A complete HTML document, with its pictures inside. section: the table that ranks it. back: the leaderboard."""
     style = read("page.css")
-    figure = pictures.card(card.row, card.curves)
+    figure = pictures.card(card.row, card.curves, view.sweeps)
     lines = () if section is None else section.lines
     return fill(
         "card.html",
@@ -47,6 +51,9 @@ def card_page(card: Card, view: View, section: Section | None = None, back: str 
         style=style,
         policy=policy(style, pictures=True),
         picture=None if figure is None else _inside(pictures.svg(figure)),
+        galleries=[(one, "" if one.empty else _inside(pictures.svg(draw(one)))) for one in card.galleries],
+        layers=layers(card.row),
+        layer_columns=LAYER_COLUMNS,
         drawn="" if figure is None else ", ".join(ax.get_title() for ax in figure.axes),
     )
 

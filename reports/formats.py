@@ -28,13 +28,7 @@ COSTS = {
     "size_bytes": "size",
     "parameter_bytes": "parameter size",
 }
-RATIOS = ("speedup", "compression_ratio", "theoretical_speedup")  # baseline / own
-HIGHER = (
-    *("clean_accuracy", "robust_accuracy", "certified_accuracy", "median_distance", *names.OF_PASSES),
-    *("auroc", "ap_out", "ap_in", "throughput"),
-    *("precision", "recall", "f1", "soft_f1", "joint_soft_f1", "coverage", "answered_accuracy"),
-    *("score", *RATIOS),
-)
+GROUPED = {"worst_group": "Worst group", "disparity": "Disparity", "group_sd": "SD of groups"}
 
 
 def origin(name: str) -> tuple[str, str]:
@@ -51,11 +45,12 @@ def head(name: str) -> str:
 
 def is_share(name: str) -> bool:
     """Whether the metric is a share in [0, 1] that is printed in percent."""
-    return head(name) in names.SHARES
+    return head(names.of_what(name)) in names.SHARES
 
 
 def is_bounded(name: str) -> bool:
     """Whether the metric lies in [0, 1]."""
+    name = names.of_what(name)
     return is_share(name) or head(name) in DETECTION or head(name) == "score"
 
 
@@ -65,7 +60,7 @@ def is_timing(name: str) -> bool:
 
 def higher_is_better(name: str) -> bool:
     """Accuracies, AUROC, distances, throughput and scores; everything else is a cost."""
-    return origin(name)[1].startswith(HIGHER)
+    return names.higher_is_better(origin(name)[1])
 
 
 def heading(name: str) -> tuple[str, str]:
@@ -80,6 +75,8 @@ def heading(name: str) -> tuple[str, str]:
             return "Score", own
         case ["robust_accuracy", norm, attack, epsilon]:
             return "Worst case" if attack == names.WORST else attack, f"{NORMS.get(norm, norm)} ≤ {epsilon}"
+        case ["robust_accuracy_8bit", norm, attack, epsilon]:
+            return attack, f"{NORMS.get(norm, norm)} ≤ {epsilon} in 8 bits"
         case ["certified_accuracy", norm, certificate, epsilon]:
             return "Certified", f"{certificate} {NORMS.get(norm, norm)} ≤ {epsilon}"
         case ["attack_success", norm, attack, epsilon]:
@@ -90,6 +87,14 @@ def heading(name: str) -> tuple[str, str]:
             return "Median distance", f"{attack} {NORMS.get(norm, norm)}"
         case ["forwards" | "backwards" as way, _, attack]:
             return "Passes per sample", f"{attack} {way}"
+        case ["group", by, value, *metric]:
+            return f"By {by}", f"{value} {title('/'.join(metric))}"
+        case [kind, by, *metric] if kind in GROUPED and metric:
+            return GROUPED[kind], f"{by} {title('/'.join(metric))}"
+        case ["corruption_error", corruption]:
+            return "Corruption error", corruption.replace("_", " ")
+        case [kind] if kind in (*names.CORRUPTION, *names.RELATIVE_CORRUPTION):
+            return "Corruption error", kind.replace("mce", "mCE").replace("_", " ")
         case [kind, detector] if kind in DETECTION:
             return DETECTION[kind], detector
         case [kind] if kind in DETECTION:
@@ -118,6 +123,7 @@ def number(name: str, value: float | None) -> str:
     """A value with its unit, to the digits that a reader compares: `93.1 %`, `0.971`, `1.53 ms`, `110 kB`."""
     if value is None:
         return MISSING
+    name = names.of_what(name)
     if is_share(name):
         return f"{100 * value:.1f} %"
     if head(name) in DETECTION or head(name) == "score":

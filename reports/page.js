@@ -70,26 +70,58 @@ const figure = ({ share, title }, value) => `${title} ${share ? `${(100 * value)
 const axis = (title, palette, more = {}) => ({
   title: { display: true, text: title, color: palette.ink }, ticks: { color: palette.soft, maxTicksLimit: 8 }, grid: { color: palette.line }, ...more,
 });
+const ticks = (column, palette) => ({ color: palette.soft, maxTicksLimit: 8, callback: (value) => (column.share ? percent(value) : Intl.NumberFormat("en", { notation: "compact" }).format(value)) });
+const scale = (points) => { // logarithmic where the values are far apart
+  const xs = points.map((p) => p.x);
+  return xs.length && Math.min(...xs) > 0 && Math.max(...xs) > 30 * Math.min(...xs) ? "logarithmic" : "linear";
+};
 const visible = ({ table }) => table.rows({ search: "applied", order: "applied" }).nodes().toArray().map((row) => row.dataset.model);
 
-function robustness(board, palette) {
-  const [norm, attack] = board.section.querySelector(".robustness select").value.split("/");
-  const models = visible(board).filter((model) => board.series[model]?.[`${norm}/${attack}`]).slice(0, data.colours.length);
-  const datasets = models.flatMap((model, index) => {
+// A line with its interval for each of the models: points are [x, value, low, high].
+function curves(found, palette, x, head) {
+  const datasets = found.flatMap(([label, points], index) => {
     const colour = data.colours[index];
-    const points = board.series[model][`${norm}/${attack}`];
     const edge = (end, fill) => ({ label: "", data: points.map((p) => ({ x: p[0], y: p[end] })), borderWidth: 0, pointRadius: 0, fill, backgroundColor: `${colour}26` });
-    const line = { label: model, data: points.map((p) => ({ x: p[0], y: p[1], low: p[2], high: p[3] })), borderColor: colour, backgroundColor: colour, borderDash: DASHES[index], pointStyle: POINTS[index], pointRadius: 4 };
+    const line = { label, data: points.map((p) => ({ x: p[0], y: p[1], low: p[2], high: p[3] })), borderColor: colour, backgroundColor: colour, borderDash: DASHES[index], pointStyle: POINTS[index], pointRadius: 4 };
     return [line, edge(2, false), edge(3, "-1")];
   });
   return {
     type: "line", data: { datasets },
     options: {
-      scales: { x: axis(`ε (${data.norms[norm] ?? norm})`, palette, { type: "linear", min: 0 }), y: axis("robust accuracy", palette, { min: 0, max: 1, ticks: { color: palette.soft, callback: percent } }) },
+      scales: { x, y: axis("robust accuracy", palette, { min: 0, max: 1, ticks: { color: palette.soft, callback: percent } }) },
       plugins: {
         legend: { labels: { color: palette.ink, usePointStyle: true, boxHeight: 8, filter: (item) => item.text !== "" }, onClick: (_, item, legend) => [0, 1, 2].forEach((k) => legend.chart.setDatasetVisibility(item.datasetIndex + k, !legend.chart.isDatasetVisible(item.datasetIndex + k))) || legend.chart.update() },
-        tooltip: { filter: (item) => item.dataset.label !== "", callbacks: { title: (items) => items[0] && `ε = ${items[0].raw.x}`, label: ({ dataset, raw }) => `${dataset.label}: ${(100 * raw.y).toFixed(1)} % (${(100 * raw.low).toFixed(1)}–${(100 * raw.high).toFixed(1)})` } },
+        tooltip: { filter: (item) => item.dataset.label !== "", callbacks: { title: (items) => items[0] && `${head} ${items[0].raw.x}`, label: ({ dataset, raw }) => `${dataset.label}: ${(100 * raw.y).toFixed(1)} % (${(100 * raw.low).toFixed(1)}–${(100 * raw.high).toFixed(1)})` } },
       },
+    },
+  };
+}
+
+function robustness(board, palette) {
+  const key = board.section.querySelector(".robustness select").value;
+  const [norm] = key.split("/");
+  const found = visible(board).filter((model) => board.series[model]?.[key]).slice(0, data.colours.length).map((model) => [model, board.series[model][key]]);
+  return curves(found, palette, axis(`ε (${data.norms[norm] ?? norm})`, palette, { type: "linear", min: 0 }), "ε =");
+}
+
+function sweeps(board, palette) {
+  const index = Number(board.section.querySelector(".sweeps select").value);
+  const { budget, points } = data.sweeps[index];
+  const found = visible(board).map((model) => [model, board.sweeps[model]?.[index] ?? []]).filter(([, p]) => p.length > 1).slice(0, data.colours.length);
+  const type = points[0][0] > 0 && points.at(-1)[0] > 30 * points[0][0] ? "logarithmic" : "linear";
+  return curves(found, palette, axis(budget, palette, { type }), `${budget}:`);
+}
+
+function families(board, palette) {
+  const [x, y] = [...board.section.querySelectorAll(".families select")].map((select) => board.columns[select.value]);
+  const there = new Set(visible(board));
+  const sets = Object.entries(board.curves).map(([label, models]) => [label, models.filter((model) => there.has(model)).map((model) => ({ model, x: board.values[x.name][model], y: board.values[y.name][model] })).filter((p) => p.x != null && p.y != null).sort((p, q) => p.x - q.x)]);
+  const datasets = sets.filter(([, points]) => points.length > 1).slice(0, data.colours.length).map(([label, points], index) => ({ label, data: points, showLine: true, borderColor: data.colours[index], backgroundColor: data.colours[index], borderDash: DASHES[index], pointStyle: POINTS[index], pointRadius: 4, borderWidth: 2 }));
+  return {
+    type: "scatter", data: { datasets },
+    options: {
+      scales: { x: axis(x.title, palette, { type: scale(datasets.flatMap((set) => set.data)), ticks: ticks(x, palette) }), y: axis(y.title, palette, { ticks: ticks(y, palette) }) },
+      plugins: { legend: { labels: { color: palette.ink, usePointStyle: true, boxHeight: 8 } }, tooltip: { callbacks: { label: ({ raw }) => `${raw.model}: ${figure(x, raw.x)}, ${figure(y, raw.y)}` } } },
     },
   };
 }
@@ -111,15 +143,13 @@ function pareto(board, palette) {
       chart.ctx.fillText(point.model, left + (right ? -9 : 9), top + 4);
     }));
   } };
-  const small = points.length && Math.min(...points.map((p) => p.x)) > 0 && Math.max(...points.map((p) => p.x)) / Math.min(...points.map((p) => p.x)) > 30;
   const dots = (label, chosen, colour, more) => ({ label, data: chosen, backgroundColor: colour, borderColor: colour, pointRadius: 6, ...more });
-  const ticks = (column) => ({ color: palette.soft, maxTicksLimit: 8, callback: (value) => (column.share ? percent(value) : Intl.NumberFormat("en", { notation: "compact" }).format(value)) });
   return {
     type: "scatter", plugins: [names],
     data: { datasets: [dots("not beaten in both", best, data.colours[0], { showLine: true, borderWidth: 1 }), dots("beaten", points.filter((p) => !best.includes(p)), data.colours[6], { pointStyle: "rect" })] },
     options: {
       clip: false, layout: { padding: 8 },
-      scales: { x: axis(x.title, palette, { type: small ? "logarithmic" : "linear", ticks: ticks(x) }), y: axis(y.title, palette, { ticks: ticks(y) }) },
+      scales: { x: axis(x.title, palette, { type: scale(points), ticks: ticks(x, palette) }), y: axis(y.title, palette, { ticks: ticks(y, palette) }) },
       plugins: { legend: { labels: { color: palette.ink, usePointStyle: true, boxHeight: 8 } }, tooltip: { callbacks: { label: ({ raw }) => `${raw.model}: ${figure(x, raw.x)}, ${figure(y, raw.y)}` } } },
     },
   };
@@ -127,7 +157,7 @@ function pareto(board, palette) {
 
 function draw(print = false) {
   for (const board of boards.filter(({ section }) => !section.hidden)) {
-    for (const [name, recipe] of Object.entries({ robustness, pareto })) {
+    for (const [name, recipe] of Object.entries({ robustness, sweeps, families, pareto })) {
       const canvas = board.section.querySelector(`.${name} canvas`);
       if (!canvas) continue;
       Chart.getChart(canvas)?.destroy();

@@ -1,6 +1,6 @@
 """The leaderboard as one HTML file that needs nothing else: no network, no other file, and no script to be read."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -12,7 +12,7 @@ from reports.detectors import boards
 from reports.html import fill, policy, read
 from reports.published import footnotes
 from reports.ranking import UNRANKED, Facts, Line, Section, View, comparable
-from reports.series import OKABE_ITO, robustness
+from reports.series import OKABE_ITO, members, robustness
 
 MOST_BARS = 2000  # in a table: more slow the opening, and are too many to look at
 SCRIPTS = ("vendor/datatables.js", "vendor/chart.js", "page.js")
@@ -45,10 +45,15 @@ def page(rows: Iterable[Row], view: View) -> str:
         order=_order,
         facts=facts,
         filters=_filters(made, facts),
-        pictures=_pictures,
+        pictures=lambda section: _pictures(section, view),
         limit=len(OKABE_ITO),
         footnotes=footnotes(view.published, view.scores),
-        data={"colours": OKABE_ITO, "norms": formats.NORMS, "sections": [_data(section) for section in made]},
+        data={
+            "colours": OKABE_ITO,
+            "norms": formats.NORMS,
+            "sweeps": [{"title": one.title, "budget": one.budget, "points": one.points} for one in view.sweeps],
+            "sections": [_data(section, view) for section in made],
+        },
     )
 
 
@@ -69,6 +74,8 @@ class _Choices:
     axes: list[tuple[int, str]]
     x: int
     y: int
+    sweeps: list[tuple[int, str]]
+    curves: bool
 
 
 def _facts(row: Row, known: Mapping[str, Facts]) -> Facts:
@@ -118,13 +125,14 @@ def _order(line: Line, name: str) -> float | str:
     return "" if value is None else value
 
 
-def _pictures(section: Section) -> _Choices | None:
+def _pictures(section: Section, view: View) -> _Choices | None:
     """None where there is nothing to draw."""
     kinds = dict.fromkeys(key for line in section.lines for key in robustness(line.row))
     attacks = [(f"{norm}/{attack}", f"{attack} {formats.NORMS.get(norm, norm)}") for norm, attack in kinds]
     rows = [line.row for line in section.lines]
     axes = [(i, formats.title(name)) for i, name in enumerate(section.columns) if len(comparable(rows, name)) > 1]
-    if not attacks and len(axes) < 2:
+    sweeps = [(i, one.title) for i, one in enumerate(view.sweeps) if any(len(one.of(row)) > 1 for row in rows)]
+    if not attacks and len(axes) < 2 and not sweeps:
         return None
     ranked = section.rank_by.split("/")
     first = "/".join(ranked[1:3]) if len(ranked) == 4 else ""
@@ -133,11 +141,17 @@ def _pictures(section: Section) -> _Choices | None:
     by = section.columns.index(section.rank_by) if section.rank_by in section.columns else -1
     y = by if by in others else next(iter(others), -1)
     x = costs[-1] if costs else next((index for index, _ in axes if index != y), -1)
-    return _Choices(attacks, first, axes, x, y)
+    return _Choices(attacks, first, axes, x, y, sweeps, bool(_members(rows, view)))
 
 
-def _data(section: Section) -> dict[str, Any]:
-    """What the pictures draw: figures of the columns, and curves as [epsilon, value, low, high]."""
+def _members(rows: Sequence[Row], view: View) -> dict[str, list[str]]:
+    """The curves of a table of models; a table of detectors has none."""
+    rows = [row for row in rows if not view.facts or row.model in view.facts]
+    return members(rows, view.curves, lambda model: view.facts[model].family if model in view.facts else "")
+
+
+def _data(section: Section, view: View) -> dict[str, Any]:
+    """What the pictures draw: figures of the columns, and curves as [epsilon or budget, value, low, high]."""
     lines = section.lines
     return {
         "dataset": section.dataset,
@@ -153,6 +167,14 @@ def _data(section: Section) -> dict[str, Any]:
         "values": {
             name: {row.model: _short(row.metrics[name].value) for row in comparable([line.row for line in lines], name)}
             for name in section.columns
+        },
+        "curves": _members([line.row for line in lines], view),
+        "sweeps": {
+            line.row.model: [
+                [[spent, *map(_short, (one.value, one.low, one.high))] for spent, one in sweep.of(line.row).items()]
+                for sweep in view.sweeps
+            ]
+            for line in lines
         },
         "series": {
             line.row.model: {

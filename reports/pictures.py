@@ -1,15 +1,17 @@
 """Static pictures for papers and for MLflow. The only file that imports matplotlib."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bench import names
 from bench.metrics.curves import Curves
 from bench.records import Row
 from reports import formats
-from reports.ranking import Section, comparable
-from reports.series import OKABE_ITO, Points, front, robustness
+from reports.ranking import Section, View, comparable
+from reports.series import OKABE_ITO, Points, Sweep, front, members, robustness
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,10 +31,14 @@ _STYLE: dict[Any, Any] = {
 _MARKERS = "os^Dv<>"
 
 
-def board(section: Section) -> dict[str, "Figure"]:
-    """The pictures of a table by name: the worst case against epsilon per norm, and the Pareto front against each cost.
+COSTS = ("latency_ms/p50", "macs", "effective_macs", "size_bytes", "packed_bytes", "parameters")
 
-    The curves are those of the first LINES models of the table.
+
+def board(section: Section, view: View) -> dict[str, "Figure"]:
+    """The pictures of a table by name: the worst case against epsilon per norm, accuracy against an attack's budget,
+    the Pareto front against each cost, and against the same cost a curve for each family of models.
+
+    The curves are those of the first LINES models or families of the table.
     """
     made: dict[str, Figure] = {}
     rows = [line.row for line in section.lines]
@@ -45,19 +51,33 @@ def board(section: Section) -> dict[str, "Figure"]:
                 _curve(axes[0], points, row.model, index)
         _epsilon_axes(axes[0], norm, f"Worst case, {section.dataset}")
         made[f"robust_accuracy.{norm}"] = figure
+    for sweep in view.sweeps:
+        figure, axes = _figure(1)
+        for index, row in enumerate([row for row in rows if sweep.of(row)][:LINES]):
+            _curve(axes[0], sweep.of(row), row.model, index)
+        if axes[0].lines:
+            _budget_axes(axes[0], sweep)
+            made[f"{sweep.budget}.{sweep.attack}.{sweep.norm}.{sweep.epsilon:g}"] = figure
+    joined = members(rows, view.curves, lambda model: view.facts[model].family if model in view.facts else "")
     for cost in dict.fromkeys(name for row in rows for name in row.metrics):
-        if formats.heading(cost)[0] == "Cost" and cost in ("latency_ms/p50", "macs", "size_bytes", "parameters"):
+        if formats.heading(cost)[0] == "Cost" and cost in COSTS:
+            name = formats.head(cost)
             figure, axes = _figure(1)
             if _pareto(axes[0], rows, cost, section.rank_by):
-                made[f"pareto.{formats.head(cost)}"] = figure
+                made[f"pareto.{name}"] = figure
+            figure, axes = _figure(1)
+            if _families(axes[0], rows, cost, section.rank_by, joined):
+                made[f"curves.{name}"] = figure
     return made
 
 
-def card(row: Row, curves: Curves) -> "Figure | None":
+def card(row: Row, curves: Curves, sweeps: Sequence[Sweep] = ()) -> "Figure | None":
     """Everything that can be drawn of one model on one data set, side by side; None where that is nothing."""
     series = robustness(row)
     norms = list(dict.fromkeys(norm for norm, _ in series))
+    sweeps = [sweep for sweep in sweeps if len(sweep.of(row)) > 1]
     panels = len(norms) + bool(curves.roc) + (curves.risk_coverage is not None) + (curves.reliability is not None)
+    panels += bool(sweeps)
     if not panels:
         return None
     figure, every = _figure(panels)
@@ -67,6 +87,12 @@ def card(row: Row, curves: Curves) -> "Figure | None":
         for index, ((_, attack), points) in enumerate((key, found) for key, found in series.items() if key[0] == norm):
             _curve(ax, points, "worst case" if attack == names.WORST else attack, index)
         _epsilon_axes(ax, norm, "Robust accuracy")
+    if sweeps:
+        ax = next(axes)
+        for index, sweep in enumerate(sweeps[:LINES]):
+            _curve(ax, sweep.of(row), sweep.title, index)
+        _budget_axes(ax, sweeps[0])
+        ax.set_title(f"Accuracy against {sweeps[0].budget}")
     if curves.roc:
         ax = next(axes)
         for index, (detector, curve) in enumerate(curves.roc.items()):
@@ -108,6 +134,17 @@ def _saved(figure: "Figure", form: str) -> bytes:
     return sink.getvalue()
 
 
+def grid(rows: int, columns: int) -> tuple["Figure", Sequence["Axes"]]:
+    """Small square panels, row by row."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(1.1 * columns + 0.4, 1.25 * rows), layout="constrained")
+        axes = [figure.add_subplot(rows, columns, index + 1) for index in range(rows * columns)]
+    return figure, axes
+
+
 def _figure(panels: int) -> tuple["Figure", Sequence["Axes"]]:
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -133,6 +170,39 @@ def _epsilon_axes(ax: "Axes", norm: str, title: str) -> None:
     ax.set(title=title, xlabel=f"ε ({formats.NORMS.get(norm, norm)})", ylabel="robust accuracy", ylim=(0, 1.01))
     ax.set_xlim(left=0)
     ax.legend(frameon=False)
+
+
+def _budget_axes(ax: "Axes", sweep: Sweep) -> None:
+    ax.set(title=sweep.title, xlabel=sweep.budget, ylabel="robust accuracy", ylim=(0, 1.01))
+    spent = [budget for budget, _ in sweep.points]
+    if min(spent) > 0:
+        ax.set_xscale("log")
+    ax.set_xticks(spent, [f"{budget}" for budget in spent])
+    ax.set_xticks([], minor=True)
+    ax.legend(frameon=False)
+
+
+def _families(ax: "Axes", rows: Sequence[Row], cost: str, by: str, joined: Mapping[str, Sequence[str]]) -> bool:
+    """Whether some curve has at least two models with both figures."""
+    able = {row.model: row for row in comparable(comparable(rows, cost), by)} if cost != by else {}
+    least = np.inf
+    for index, (name, models) in enumerate(list(joined.items())[:LINES]):
+        points = {
+            x: able[model].metrics[by]
+            for model in models
+            if model in able and (x := able[model].metrics[cost].value) is not None
+        }
+        if len(points) > 1:
+            _curve(ax, dict(sorted(points.items())), name, index)
+            least = min(least, *points)
+    if not ax.lines:
+        return False
+    ax.set(title=f"{formats.title(by)} against {formats.title(cost)}", xlabel=formats.title(cost))
+    ax.set(ylabel=formats.title(by))
+    if least > 0:
+        ax.set_xscale("log")
+    ax.legend(frameon=False)
+    return True
 
 
 def _pareto(ax: "Axes", rows: Sequence[Row], cost: str, by: str) -> bool:

@@ -46,6 +46,7 @@ from bench.words import Bounds as Bounds
 from bench.words import Frozen as Frozen
 from bench.words import Gradients as Gradients
 from bench.words import Judging as Judging
+from bench.words import Keep as Keep
 from bench.words import Knowledge as Knowledge
 from bench.words import Norm as Norm
 from bench.words import Realisation as Realisation

@@ -19,8 +19,9 @@ class Samples:
     """Inputs and labels of one split.
 
     labels: (n,) int64 in [0, len(class_names)). `fetch` takes indices (k,) int64 and returns (k, *input_shape): float32
-    in `bounds`, or integers for data that are not continuous (then `bounds` still holds). `digest` is of the content:
-    the same bytes give the same digest wherever they lie.
+    in `bounds`, or int64 ids of `vocabulary` for texts (then `bounds` are 0 and the largest id; id 0 fills up what is
+    shorter than the longest). `digest` is of the content, groups included: the same bytes give the same digest wherever
+    they lie.
     """
 
     labels: NDArray[np.int64]
@@ -30,6 +31,7 @@ class Samples:
     class_names: tuple[str, ...]
     digest: str
     groups: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # columns (n,) for metrics by group
+    vocabulary: tuple[str, ...] = ()  # the token of each id, where inputs are token ids
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -41,6 +43,11 @@ class Dataset(Plugin, ABC):
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
 
     split: str = "test"
+
+    @property
+    def tokens(self) -> bool:
+        """Whether the inputs are token ids, known before anything is loaded: attacks that need numbers are refused."""
+        return False
 
     @abstractmethod
     def load(self) -> Samples:

@@ -27,6 +27,7 @@ class Attack(Plugin, ABC):
     norms: ClassVar[tuple[Norm, ...]]  # those it can be asked for
     knowledge: ClassVar[Knowledge] = Knowledge.WHITE_BOX
     minimal: ClassVar[bool] = False  # True: looks for the smallest distance, is run once, ignores epsilon
+    tokens: ClassVar[bool] = False  # True: replaces tokens of texts; False: moves continuous inputs
     swift: ClassVar[bool] = False  # True: is given a faster copy of the model, equal to it up to rounding (bench.swift)
 
     norm: Norm
@@ -129,6 +130,23 @@ class Detector(Plugin, ABC):
     def threshold(self) -> float | None:
         """The score above which an input is flagged, set by `fit` from inliers alone. None: there is none."""
         return None
+
+    def differentiable(self, model: Classifier, x: Tensor) -> Tensor | None:
+        """The score as a tensor (n,) float64 with a gradient to x, equal to `score` up to rounding.
+
+        For attacks that know the detector. None: the score has no gradient, or is drawn at random.
+        """
+        return None
+
+    def suspicion(self, model: Classifier, x: Tensor) -> Tensor:
+        """`differentiable`, less the threshold where there is one. Raises PluginError where there is no gradient."""
+        found = self.differentiable(model, x)
+        if found is None:
+            raise PluginError(
+                f"detector '{self.name}' has no gradient that an adaptive attack could follow",
+                "attack it without knowledge of the detector, or through one that has a gradient",
+            )
+        return found if self.threshold is None else found - self.threshold
 
     @abstractmethod
     def score(self, model: Classifier, x: Tensor, random: SampleRandom) -> NDArray[np.float64]:

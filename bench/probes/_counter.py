@@ -19,6 +19,7 @@ from bench.probes._operations import Form, Operation
 
 # operation -> position of its left operand: every element of the result sums over that operand's last dimension
 PRODUCTS = {"mm": 0, "bmm": 0, "mv": 0, "dot": 0, "matmul": 0, "linear": 0, "addmm": 1, "baddbmm": 1, "addmv": 1}
+RECURRENT = {"mkldnn_rnn_layer"}  # one direction of one layer of an LSTM: two matrix products per step
 CONVOLUTIONS = {"convolution", "conv1d", "conv2d", "conv3d"}
 TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 
@@ -132,14 +133,16 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
     def _multiplied(self, full_name: str, name: str, args: tuple[Any, ...], result: Any) -> None:
         visit = self.visits[-1] if self.visits else _Visit("outside the model's module", nn.Module())
         visit.products += 1
-        known = name in PRODUCTS or name in CONVOLUTIONS or name in TRANSPOSED
+        known = name in PRODUCTS or name in CONVOLUTIONS or name in TRANSPOSED or name in RECURRENT
         tensors = [value for value in args if isinstance(value, Tensor)]
         if not known or not full_name.startswith("aten::"):
             self.count.unknown.add(f"{full_name} ({visit.name})")
         elif any(tensor.layout != torch.strided for tensor in tensors):
             self.count.unknown.add(f"{full_name} of sparse tensors ({visit.name})")
         else:
-            self.count.operations.append(self._operation(name, args, result, visit))
+            self.count.operations.append(
+                _recurrent(args, visit) if name in RECURRENT else self._operation(name, args, result, visit)
+            )
 
     def _operation(self, name: str, args: tuple[Any, ...], result: Tensor, visit: _Visit) -> Operation:
         place = PRODUCTS.get(name, 0)
@@ -164,6 +167,24 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
             nonzero=nonzero,
             active=active,
         )
+
+
+def _recurrent(args: tuple[Any, ...], visit: _Visit) -> Operation:
+    """args: inputs (steps, batch, numbers), the weights of the inputs, those of the state, ..."""
+    inputs, weights = args[0], torch.cat([args[1].flatten(), args[2].flatten()])
+    steps, nonzero = inputs.shape[0] * inputs.shape[1], int(torch.count_nonzero(weights))
+    return Operation(
+        layer=visit.name,
+        form=Form.LINEAR,
+        macs=steps * weights.numel(),
+        effective_macs=steps * nonzero,
+        outputs=steps * args[1].shape[0],
+        biased=True,
+        bits=(8 * weights.element_size(), 8 * inputs.element_size()),
+        weights=weights.numel(),
+        nonzero=nonzero,
+        active=int(torch.count_nonzero(inputs)) / inputs.numel() if inputs.numel() else 0.0,
+    )
 
 
 def _form(name: str, left: Tensor, right: Tensor) -> Form:

@@ -8,7 +8,7 @@ from pydantic import Field
 from bench.contracts import Classifier, Figure, Probe, Samples, probe
 from bench.probes._counter import Count
 from bench.probes._operations import Form, Operation, han_flops
-from bench.probes._spread import countable, counts, flags, mean, spread
+from bench.probes._spread import STATISTICS, countable, counts, distribution, flags, spread
 from bench.probes.parameters import NO_MODULE
 
 SHARES = ("han/weights", "han/activations", "han/flops")
@@ -23,7 +23,8 @@ class Sparsity(Probe):
     The totals: `han/weights` over all weights, `han/activations` over what the layers are fed (the first layer's input
     counts as dense), `han/flops` over the operations, weighted by each layer's MACs. Further figures
     `layer/NAME/weights`, `.../activations` and `.../flops` for each layer, with the standard deviation over inputs in
-    `.../activations_sd`. All are shares in [0, 1]. Nothing gets faster by zeros alone: see the latency.
+    `.../activations_sd`, all shares in [0, 1]; `.../parameters` and `.../macs`, the elements of the layer's weight and
+    its multiply-accumulates per input, zeros among them. Nothing gets faster by zeros alone: see the latency.
     """
 
     inputs: int = Field(default=32, ge=1, description="real inputs, evenly spread over the data")
@@ -32,11 +33,11 @@ class Sparsity(Probe):
         if countable(model) is None:
             return [Figure(name=name, value=None, flags=(NO_MODULE,)) for name in self.figures()]
         found = counts(model, spread(samples, self.inputs))
-        return [mean("effective_macs", found, lambda one: one.effective_macs), *_table(found)]
+        return [*distribution("effective_macs", found, lambda one: one.effective_macs), *_table(found)]
 
     @classmethod
     def figures(cls) -> tuple[str, ...]:
-        return ("effective_macs", *SHARES)
+        return ("effective_macs", *(f"effective_macs/{key}" for key in STATISTICS), *SHARES)
 
 
 def _table(found: Sequence[Count]) -> list[Figure]:
@@ -67,6 +68,8 @@ def _table(found: Sequence[Count]) -> list[Figure]:
         here = f"layer/{layer}"
         values = {"weights": weights[layer], "activations": fmean(active[layer]), "flops": left[layer]}
         figures += [Figure(name=f"{here}/{key}", value=value, n=n) for key, value in values.items()]
+        totals_here = {"parameters": float(sizes[layer]), "macs": macs[layer] / n}
+        figures += [Figure(name=f"{here}/{key}", value=value) for key, value in totals_here.items()]
         deviation = stdev(active[layer]) if len(active[layer]) > 1 else None
         figures.append(Figure(name=f"{here}/activations_sd", value=deviation, n=n))
     return figures

@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
@@ -124,3 +124,19 @@ def skops_bytes(estimator: object) -> bytes:
 
 def state_bytes(net: nn.Module) -> bytes:
     return state_to_bytes(net.state_dict())
+
+
+def calls(module: nn.Module, kind: type[nn.Module], run: Callable[[], object]) -> list[str]:
+    """Names of the layers of a kind that `run` calls, in order, each as often as it is called."""
+    called: list[str] = []
+    hooks = [
+        layer.register_forward_hook(lambda *_, name=name: called.append(name))
+        for name, layer in module.named_modules()
+        if isinstance(layer, kind)
+    ]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return called

@@ -263,6 +263,23 @@ def test_npz_scales_only_bytes_unless_told_and_keeps_to_its_bounds(root: Path) -
         Npz(path="a.npz", bounds=(-1, 1)).load()
 
 
+def test_npz_takes_group_columns_which_are_part_of_its_digest(root: Path) -> None:
+    arrays = {"x": np.zeros((3, 2), np.uint8), "y": np.arange(3), "land": np.array(["FR", "ST", "FR"])}
+    np.savez(root / "a.npz", **arrays)
+    np.savez(root / "b.npz", **{**arrays, "land": np.array(["FR", "FR", "FR"])})
+    found, other, plain = (
+        Npz(path=Path(name), groups=groups).load()
+        for name, groups in (("a.npz", ("land",)), ("b.npz", ("land",)), ("a.npz", ()))
+    )
+    assert found.groups["land"].tolist() == ["FR", "ST", "FR"]
+    assert len({found.digest, other.digest, plain.digest}) == 3
+    np.savez(root / "c.npz", **{**arrays, "land": np.array([0.5, 1, 2])})
+    with pytest.raises(DataError, match="group column 'land' must hold one text or whole number"):
+        Npz(path=Path("c.npz"), groups=("land",)).load()
+    with pytest.raises(DataError, match="no array 'lan' - did you mean 'land'"):
+        Npz(path=Path("a.npz"), groups=("lan",)).load()
+
+
 def test_npz_says_what_is_wrong_with_a_file(root: Path) -> None:
     np.savez(root / "objects.npz", x=np.array([{}, {}]), y=LABELS[:2])
     np.savez(root / "keys.npz", images=IMAGES, y=LABELS)

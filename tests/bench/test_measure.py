@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.contracts import Attack, Bounds, Classifier, Detector, Gradients, Knowledge, Norm, Samples
+from bench.detection import detected
 from bench.errors import PluginError
-from bench.measure import attacked, clean, detected, distances
+from bench.measure import attacked, clean, distances
 from bench.metering import Metered, Passes, Untouched, predictions
 from bench.randomness import SampleRandom
 

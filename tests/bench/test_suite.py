@@ -152,7 +152,7 @@ def test_the_metrics_of_a_suite_are_known_before_it_runs(tmp_path: Path) -> None
             "t_net\n    registered: x\n    args",
             "has one of `adapter:` (built here), `recipe:` (trained here) and `registered:`",
         ),
-        ("{name: other, adapter: t_net}", "{name: other}", "6:5: models[1]: a model has either `adapter:`"),
+        ("{name: other, adapter: t_net}", "{name: other}", "6:5: models[1]: a model has one of `adapter:`"),
         ("{name: other, adapter: t_net}", "other", "6:5: models[1]: must be a mapping (`key: value`), got 'other'"),
         (
             "name: other",
@@ -340,3 +340,19 @@ def test_a_probe_that_compares_needs_a_model_with_a_baseline(tmp_path: Path) -> 
     assert "evaluations.probes[1]: 't_paired' compares a model with its baseline: add `baseline: NAME`" in found
     with_baseline = paired.replace("{name: other, adapter: t_net}", "{name: other, adapter: t_net, baseline: net}")
     assert suite(with_baseline, tmp_path).evaluations.probes[1].probe == "t_paired"
+
+
+def test_metrics_by_groups_are_checked_and_may_be_columns(tmp_path: Path) -> None:
+    groups = "leaderboard:\n  groups: [{by: land, metrics: [clean_accuracy, robust_accuracy/linf/worst/0.1]}]"
+    good = change(("leaderboard:", groups), ("columns: [clean_accuracy,", "columns: [worst_group/land/clean_accuracy,"))
+    assert suite(good, tmp_path).leaderboard.groups[0].by == "land"
+    single = good.replace("worst_group/land/clean_accuracy", "group/land/FR/clean_accuracy")
+    assert suite(single, tmp_path).leaderboard.columns[0] == "group/land/FR/clean_accuracy"
+    [found] = mistakes(good.replace("metrics: [clean_accuracy", "metrics: [clean_acuracy"), tmp_path)[:1]
+    assert "leaderboard.groups[0].metrics[0]: this suite yields no metric 'clean_acuracy' - did you mean" in found
+    [found] = mistakes(good.replace("worst_group/land", "worst_group/lan"), tmp_path)
+    assert (
+        "leaderboard.columns[0]: this suite yields no metric 'worst_group/lan/clean_accuracy' - did you mean" in found
+    )
+    twice = good.replace("groups: [", "groups: [{by: land}, ")
+    assert "the column 'land' stands twice" in mistakes(twice, tmp_path)[0]

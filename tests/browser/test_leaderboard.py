@@ -15,7 +15,7 @@ from bench.records import Metric, Row
 from reports.leaderboard import View, render
 from tests.browser.conftest import Browser
 from tests.reports.boards import board
-from tests.reports.lab import made_run
+from tests.reports.lab import EVALUATIONS, LAYERS, SWEEP, made_run
 
 Open = Callable[[Path], Browser]
 AXE = Path(__file__).with_name("vendor") / "axe.js"
@@ -176,4 +176,43 @@ def test_a_threat_model_leaves_its_own_columns_and_a_data_set_its_own_table(open
     assert "Median distance" not in " ".join(shown)
     assert "Worst case" in " ".join(shown)
     assert "Cost" in " ".join(shown)
+    assert errors(browser) == []
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with everything that can be drawn."""
+    run = made_run(tmp_path_factory.mktemp("drawn"), evaluations=(*EVALUATIONS, *SWEEP, LAYERS), curves={"all": "*"})
+    return verbs.write_reports(run, results.analysis(run), run.reports)
+
+
+def test_budgets_and_families_are_drawn_and_follow_filters_and_choices(opened: Open, drawn: Path) -> None:
+    browser = opened(drawn)
+    sets = "return Chart.getChart(document.querySelector(arguments[0] + ' canvas')).data.datasets"
+    curves = [one for one in browser.execute_script(sets, ".sweeps") if one["label"]]
+    assert [one["label"] for one in curves] == ["strong", "middling", "weak"]
+    assert [point["x"] for point in curves[0]["data"]] == [2, 10, 50]
+    [family] = browser.execute_script(sets, ".families")
+    assert family["label"] == "all"
+    costs = [point["x"] for point in family["data"]]
+    assert costs == sorted(costs)
+    assert len(costs) == 3 - 1, "the simulated latency of one model is not compared"
+    Select(browser.find_element(By.CSS_SELECTOR, ".sweeps select")).select_by_index(2)
+    again = [one for one in browser.execute_script(sets, ".sweeps") if one["label"]]
+    assert again[0]["data"] != curves[0]["data"]
+    browser.find_element(By.NAME, "search").send_keys("stro")
+    WebDriverWait(browser, 5).until(lambda b: len(b.execute_script(sets, ".sweeps")) == 3)
+    assert errors(browser) == []
+
+
+def test_a_card_with_examples_and_layers_is_without_fault(opened: Open, drawn: Path, browser: Browser) -> None:
+    opened(drawn)
+    browser.find_element(By.LINK_TEXT, "weak").click()
+    sizes = browser.execute_script("return [...document.querySelectorAll('img')].map((one) => one.naturalWidth)")
+    assert len(sizes) == 2
+    assert min(sizes) > 400
+    assert "conv1" in browser.find_element(By.CSS_SELECTOR, "[aria-labelledby=layers]").text
+    browser.execute_cdp_cmd("Runtime.evaluate", {"expression": AXE.read_text(encoding="utf-8")})
+    found = browser.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]] == []
     assert errors(browser) == []

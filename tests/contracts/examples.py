@@ -8,13 +8,21 @@ import torch
 
 import bench.detectors.odin_pca  # noqa: F401 - registers the detector
 from adapters.binarised import Binarised
+from adapters.block_drop import BlockDropModel
+from adapters.certified import Certified
+from adapters.checkerboard import Checkerboard
+from adapters.cnn import Cnn
 from adapters.deployed import pack as pack_deployed
+from adapters.doubly_nested import DoublyNestedModel
+from adapters.ensemble import EnsembleAdapter, packed
+from adapters.family import Family
+from adapters.lstm import Lstm
 from adapters.odin_cnn import OdinCnn
 from adapters.reference import SmallCnn, SmallCnnBinarised, SmallCnnPruned
 from adapters.reference_nets import binary_weights, pack
 from adapters.refusing import Refusing
 from adapters.torch_classifier import state_to_bytes
-from bench.contracts import Adapter, Bounds, DatasetChoice, Report, Samples, adapters
+from bench.contracts import Adapter, Bounds, DatasetChoice, Report, Samples, adapters, datasets
 from tests.adapters import models
 
 
@@ -56,6 +64,12 @@ def _odin_cnn() -> tuple[Adapter, bytes]:
     return adapter, state_to_bytes(adapter.net().state_dict())
 
 
+def _ensemble() -> tuple[Adapter, bytes]:
+    inside = OdinCnn(size=8, padding=1, classes=3)
+    adapter = EnsembleAdapter(adapter="odin_cnn", args={"size": 8, "padding": 1, "classes": 3}, members=2)
+    return adapter, packed([state_to_bytes(inside.net().state_dict()) for _ in range(2)])
+
+
 def _built(name: str, fields: dict[str, object], weights: bytes) -> tuple[Adapter, bytes]:
     return adapters.build(name, models.FIELDS | fields), weights
 
@@ -72,19 +86,84 @@ def _deployed() -> tuple[Adapter, bytes]:
     return adapter, pack_deployed(weights, weights, facts)
 
 
-def _binarised() -> tuple[Adapter, bytes]:
-    """On the digits, with random weights."""
-    adapter = Binarised(data=DatasetChoice(dataset="digits"), variant="C", width=8)
-    return adapter, state_to_bytes(adapter.stored(adapter.net()))
+def _untrained(cls: type[Family], **fields: object) -> tuple[Adapter, bytes]:
+    """With random weights: what is checked holds before training as after it."""
+    adapter = cls.model_validate({"data": {"dataset": "digits"}} | fields)
+    torch.manual_seed(0)
+    return adapter, state_to_bytes(adapter.net().state_dict())
+
+
+def _checkerboard() -> tuple[Adapter, bytes]:
+    adapter = Checkerboard(data=DatasetChoice(dataset="digits"), padding="fixed")
+    before = {f"before.{name}": value for name, value in adapter.control().net().state_dict().items()}
+    return adapter, state_to_bytes(adapter.net().state_dict() | before)
+
+
+def _lstm() -> tuple[Adapter, bytes]:
+    words = ("", "<unknown>", *"abcdefgh")
+    ids = torch.randint(1, len(words), (12, 6), generator=torch.Generator().manual_seed(0))
+    data = Samples(np.arange(12) % 3, lambda rows: ids[rows], (6,), Bounds(0, 9), ("a", "b", "c"), "random", {}, words)
+    adapter = Lstm.model_validate({"hidden": 4, "train": {"epochs": 1, "batch_size": 4}})
+    training = adapter.training()
+    assert training is not None
+    return adapter, training.train(data, None, 0, _Silent())
+
+
+def _family(adapter: Family, parent: bytes | None = None) -> tuple[Adapter, bytes]:
+    """Trained for a moment, on noise: BatchNorm has to know what it is given, else nothing passes a sign."""
+    x = torch.rand((40, *adapter.shape), generator=torch.Generator().manual_seed(0))
+    labels, names = np.arange(40) % 10, tuple("0123456789")
+    data = Samples(labels, lambda rows: x[torch.from_numpy(rows)], adapter.shape, Bounds(0, 1), names, "random")
+    training = adapter.training()
+    assert training is not None
+    return adapter, training.train(data, parent, 0, _Silent())
+
+
+def _packed() -> tuple[Adapter, bytes]:
+    _, weights = _family(Binarised(variant="C", width=8, **DIGITS))
+    model = {"adapter": "binarised", "args": {"variant": "C", "width": 8, **DIGITS}}
+    return adapters.build("packed", {"model": model}), weights
+
+
+DIGITS = {"data": {"dataset": "digits"}, "train": {"epochs": 30, "batch_size": 20}}
+
+
+def _cnn() -> tuple[Adapter, bytes]:
+    return _family(Cnn(channels=(6, 10), hidden=(16,), **DIGITS))
+
+
+def _derived(name: str, **fields: object) -> tuple[Adapter, bytes]:
+    """Made from the example of `cnn`."""
+    cnn, weights = _cnn()
+    args = cnn.model_dump(mode="json", exclude={"weights"})
+    adapter = adapters.build(name, {"model": {"adapter": "cnn", "args": args}, **fields})
+    training = adapter.training()
+    assert training is not None
+    if isinstance(adapter, Family):
+        return _family(adapter, weights if training.parent else None)
+    return adapter, training.train(datasets.build("digits", {}).load(), weights, 0, _Silent())
 
 
 EXAMPLES: dict[str, Callable[[], tuple[Adapter, bytes | None]]] = {
-    "binarised": _binarised,
+    "binarised": lambda: _family(Binarised(variant="C", width=8, **DIGITS)),
+    "certified": lambda: _family(Certified(**DIGITS)),
+    "cnn": _cnn,
     "deployed": _deployed,
+    "ensemble": _ensemble,
+    "growl": lambda: _derived("growl", strength=0.01, spread=0.01),
+    "block_drop": lambda: _untrained(BlockDropModel),
+    "checkerboard": _checkerboard,
+    "doubly_nested": lambda: _untrained(DoublyNestedModel, threshold=0.12),
+    "lstm": _lstm,
     "mlflow": _mlflow,
+    "monte_carlo_quantised": lambda: _derived("monte_carlo_quantised"),
     "odin_cnn": _odin_cnn,
+    "pruned_channels": lambda: _derived("pruned_channels", images=20, updates=1),
+    "pruned_weights": lambda: _derived("pruned_weights", rounds=1, images=40),
+    "quantised": lambda: _derived("quantised", train=DIGITS["train"]),
     "onnx": lambda: _built("onnx", {"feature_layers": ["activated"]}, models.onnx_of(models.small_net())),
     "sklearn": lambda: _built("sklearn", {}, models.skops_bytes(models.sklearn_estimator())),
+    "packed": _packed,
     "refusing": _refusing,
     "small_cnn": lambda: _reference(SmallCnn),
     "small_cnn_binarised": lambda: _reference(SmallCnnBinarised),

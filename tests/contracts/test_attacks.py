@@ -11,6 +11,7 @@ from pydantic import ValidationError
 import attacks.autoattack
 import attacks.fgsm
 import attacks.foolbox
+import attacks.orthogonal_pgd
 import attacks.pgd  # noqa: F401 - registers the attack
 from bench.contracts import Attack, Bounds
 from bench.contracts import attacks as registry
@@ -19,7 +20,7 @@ from tests.attacks import digits
 OURS = [name for name in registry if registry.get(name).__module__.startswith("attacks.")]  # not those of other tests
 REFUSED = [name for name in OURS if registry.get(name).summary().startswith("Refused: ")]
 NUMBA = [name for name in OURS if "numba" in registry.get(name).requires]
-USABLE = [name for name in OURS if name not in REFUSED + NUMBA]
+USABLE = [name for name in OURS if name not in REFUSED + NUMBA and not registry.get(name).tokens]
 EPSILON = {"linf": 0.1, "l2": 0.6, "l1": 3.0}
 
 # Small budgets, so that all attacks together run in a minute.
@@ -32,6 +33,7 @@ BUDGET: dict[str, dict[str, Any]] = {
     "fab_t": {"steps": 5, "targets": 2},
     "square": {"queries": 60},
     "pgd": {"steps": 5},
+    "orthogonal_pgd": {"steps": 5},
     "foolbox.binarization_refinement": {},
     "foolbox.boundary": {"steps": 30},
     "foolbox.ddn": {"steps": 10},

@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+import adapters.adversarial
 import adapters.cifar
 import adapters.digits
 import adapters.huggingface
 import adapters.idx
 import adapters.image_folder
 import adapters.npz
-import adapters.outlier_sets  # noqa: F401 - each registers its data sets
+import adapters.outlier_sets
+import adapters.scipy_docs
+import adapters.shifts
+import adapters.text_file  # noqa: F401 - each registers its data sets
 from bench.catalogue import CATALOGUE
 from bench.contracts import Samples, datasets
 from bench.data import ROOT
@@ -97,8 +101,24 @@ def classes_of(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
     return {"dataset": "digits", "classes": [3, 1], "held_back": 50}
 
 
+def adversarial(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
+    original = pixels("test", 3, 5, 4).astype(np.float32) / 255
+    moved = np.clip(original + 0.03, 0, 1)
+    facts = {"label": LABELS, "crafted": LABELS > 0, "bounds": np.array([0.0, 1.0]), "classes": np.array(3)}
+    np.savez(root / "pgd.npz", original=original, adversarial=moved, **facts)
+    return {"path": "pgd.npz"}
+
+
 def noise(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
     return {"kind": "blobs", "input_shape": (3, 8, 8), "size": 40}
+
+
+def corrupted(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
+    return {"dataset": "digits", "limit": 12, "corruptions": ["fog", "shot_noise"], "severities": [2]}
+
+
+def rotated(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
+    return {"dataset": "digits", "limit": 12, "angles": [0, 20, 90]}
 
 
 def huggingface(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
@@ -115,6 +135,13 @@ def huggingface(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
     return {"path": "saved", "size": (5, 4)}
 
 
+def text_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
+    for split in SPLITS:
+        lines = [f"{split} says word{number} number {number},{number % 3}\n" for number in range(12)]
+        (root / f"{split}.csv").write_text("text,label\n" + "".join(lines))
+    return {"path": "{split}.csv"}
+
+
 EXAMPLES: dict[str, Callable[[Path, pytest.MonkeyPatch], Arguments]] = {
     "digits": digits,
     "idx": idx,
@@ -126,8 +153,13 @@ EXAMPLES: dict[str, Callable[[Path, pytest.MonkeyPatch], Arguments]] = {
     "npz": npz,
     "image_folder": image_folder,
     "huggingface": huggingface,
+    "adversarial": adversarial,
     "classes_of": classes_of,
     "noise": noise,
+    "scipy_docs": digits,
+    "text_file": text_file,
+    "corrupted": corrupted,
+    "rotated": rotated,
 }
 
 
@@ -175,7 +207,8 @@ def test_samples_have_the_promised_shapes_types_and_bounds(load: Example) -> Non
         assert len(set(samples.class_names)) == len(samples.class_names)
         x = samples.fetch(np.arange(n))
         assert x.shape == (n, *samples.input_shape)
-        assert x.dtype == torch.float32
+        assert x.dtype == (torch.int64 if samples.vocabulary else torch.float32)
+        assert not samples.vocabulary or samples.bounds == (0, len(samples.vocabulary) - 1)
         assert not x.requires_grad
         assert samples.bounds.low <= float(x.min()) < float(x.max()) <= samples.bounds.high
 
@@ -192,7 +225,7 @@ def test_what_is_fetched_may_be_changed_without_changing_the_data(load: Example)
     samples = load()
     first = samples.fetch(np.array([1, 2]))
     kept = first.clone()
-    first.fill_(0.5)
+    first.fill_(3 if samples.vocabulary else 0.5)
     assert torch.equal(samples.fetch(np.array([1, 2])), kept)
 
 

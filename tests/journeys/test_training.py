@@ -16,7 +16,7 @@ RECIPE = {
     "family": "binarised",
     "data": {"dataset": "digits"},
     "width": 32,
-    "train": {"epochs": 12, "adversary": {"kind": "pgd", "steps": 12, "epsilon": 0.1}},
+    "train": {"epochs": 12, "adversary": {"kind": "pgd", "steps": 8, "epsilon": 0.1}},
 }
 
 

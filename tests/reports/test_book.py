@@ -86,7 +86,7 @@ def test_the_command_of_a_card_is_the_one_that_was_given_for_its_row_only(run: R
 
 def test_a_picture_names_its_models_in_text_and_is_the_same_every_time() -> None:
     section, _ = sections(board(), View("s", rank_by="robust_accuracy/linf/worst/0.1"))
-    first, second = (pictures.svg(pictures.board(section)["robust_accuracy.linf"]) for _ in range(2))
+    first, second = (pictures.svg(pictures.board(section, View("s"))["robust_accuracy.linf"]) for _ in range(2))
     assert first == second
     texts = {
         "".join(node.itertext()).strip() for node in ElementTree.fromstring(first).iter() if node.tag.endswith("text")
@@ -96,7 +96,7 @@ def test_a_picture_names_its_models_in_text_and_is_the_same_every_time() -> None
 
 def test_a_simulated_latency_is_on_no_pareto_front() -> None:
     section, _ = sections(board(), View("s"))
-    drawn = pictures.board(section)["pareto.latency_ms"].axes[0]
+    drawn = pictures.board(section, View("s"))["pareto.latency_ms"].axes[0]
     assert "binary" not in {text.get_text() for text in drawn.texts}
     assert "pruned" in {text.get_text() for text in drawn.texts}
 

@@ -1,0 +1,77 @@
+"""What is promised of the compressed families together: their documentation, and the claim of the paper on MNIST."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from adapters.cnn import Cnn
+from adapters.growl import Growl
+from adapters.monte_carlo_quantised import MonteCarloQuantised
+from adapters.pruned_channels import PrunedChannels
+from adapters.pruned_weights import PrunedWeights
+from adapters.quantised import Quantised
+from bench.contracts import Adapter, datasets
+from bench.data import ROOT
+from bench.errors import SuiteError
+from bench.saliency import CRITERIA
+from bench.suite import parse
+from tests.adapters.families import Quiet
+
+TEXT = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
+FAMILIES = [Cnn, PrunedChannels, PrunedWeights, Growl, Quantised, MonteCarloQuantised]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_and_its_fields_are_documented(family: type[Adapter]) -> None:
+    assert [name for name in (family.name, *family.model_fields) if f"`{name}`" not in TEXT] == []
+
+
+def test_every_criterion_can_be_asked_for_and_is_documented() -> None:
+    (choices,) = [set(PrunedChannels.model_fields["criterion"].annotation.__args__)]
+    assert choices == {*CRITERIA, "random"}
+    assert [name for name in choices if f"`{name}`" not in TEXT] == []
+
+
+@pytest.mark.parametrize("family", [PrunedChannels, PrunedWeights, Growl, Quantised])
+def test_every_field_is_a_part_of_the_recipe_but_no_path(family: type[Adapter]) -> None:
+    def recipe(**args: object) -> object:
+        return family(model={"adapter": "cnn", "args": args}, repeat=3).training().recipe()
+
+    assert set(family.model_fields) - {"weights"} <= set(recipe())
+    assert recipe(weights="a.safetensors") == recipe(weights="b.safetensors") == recipe()
+    assert recipe(channels=[3]) != recipe()
+    assert recipe(channels=[16, 32]) == recipe()  # its default
+
+
+@pytest.mark.parametrize("adapter", ["pruned_channels", "zeroed", "deployed"])
+def test_a_mistake_in_the_model_that_is_compressed_is_told_where_it_stands(adapter: str) -> None:
+    model = (
+        "{adapter: small_cnn, args: {widht: 3}}" if adapter != "pruned_channels" else "{adapter: cnn, args: {widht: 3}}"
+    )
+    text = f"name: bad\nmodels:\n  - name: a\n    adapter: {adapter}\n    args: {{model: {model}, target: onnx}}\n"
+    with pytest.raises(SuiteError, match=r"models\[0\]\.args\.model\.args\.widht: unknown key 'widht'"):
+        parse(text.encode(), "bad.yaml", Path())
+
+
+@pytest.mark.slow
+def test_half_the_channels_pruned_by_taylor_and_tuned_lose_less_than_a_point_on_mnist(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ROOT, str(shared_data))
+    train, test = (datasets.build("mnist", {"split": split}).load() for split in ("train", "test"))
+    x = test.fetch(np.arange(len(test)))
+
+    def accuracy(adapter: Adapter, weights: bytes) -> float:
+        classifier = adapter.build(weights)
+        with torch.no_grad():
+            found = torch.cat([classifier.logits(part).argmax(1) for part in torch.split(x, 500)])
+        return float((found.numpy() == test.labels).mean())
+
+    dense = Cnn(train={"epochs": 2})
+    whole = dense.training().train(train, None, 0, Quiet())
+    pruned = PrunedChannels(model={"adapter": "cnn", "args": {"train": {"epochs": 2}}})
+    half = pruned.training().train(train, whole, 0, Quiet())
+    assert accuracy(pruned, half) > accuracy(dense, whole) - 0.01
+    assert len(half) < 0.7 * len(whole)
