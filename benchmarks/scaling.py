@@ -3,8 +3,8 @@
     python benchmarks/scaling.py [--seconds 0.5 1 5 30] [--workers 1 4 16 64 256] [--users 4]
 
 Workers are simulated on a clock of their own: a task ends so many seconds after its worker began it (lognormal around
-the given mean, sigma .5, seeded). What the dispatcher itself computes, and each record's write to the disk, runs for real
-and is added to that clock, so a dispatcher that is too slow leaves workers idle. Not in it: Ray, and the network.
+the given mean, sigma .5, seeded). What the dispatcher itself computes, and each record's write to the disk, runs for
+real and is added to that clock, so a dispatcher that is too slow leaves workers idle. Not in it: Ray, and the network.
 Efficiency is work / (workers x makespan). Prints Markdown.
 """
 
