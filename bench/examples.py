@@ -5,6 +5,7 @@ input as it was, and the verified adversarial one of the smallest epsilon that b
 verified and removed as records are, under the same key.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,10 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.contracts import Bounds, Classifier
+from bench.contracts import Bounds
 from bench.errors import PluginError
 from bench.levels import dequantised, quantised
-from bench.metering import answers
 from bench.words import Keep
 
 EXAMPLES = pa.schema(
@@ -46,14 +46,16 @@ class Keeper:
             self.found[torch.from_numpy(rows)] = moved
             self.crafted[rows] = True
 
-    def beside(self, table: pa.Table, model: Classifier) -> pa.Table:
-        """The records with the columns of EXAMPLES, and with the class of what was found once it is rounded."""
+    def beside(self, table: pa.Table, answer: Callable[[Tensor], NDArray[np.int32]]) -> pa.Table:
+        """The records with the columns of EXAMPLES, and with the class of what was found once it is rounded.
+
+        answer: the classes of (n, *input_shape), as the engine judges them.
+        """
         if self.keep is None:
             return table
         real = self.x.is_floating_point()
         rounded = dequantised(quantised(self.found, self.bounds), self.bounds) if real else self.found
-        with torch.no_grad():
-            classes = answers(model, rounded, model.logits(rounded).float()) if len(rounded) else np.zeros(0, np.int32)
+        classes = answer(rounded) if len(rounded) else np.zeros(0, np.int32)
         classes = np.where(self.crafted, classes, table["prediction"].to_numpy())
         place = table.column_names.index("quantised_prediction")
         table = table.set_column(place, table.schema.field(place), pa.array(classes, pa.int32()))

@@ -46,6 +46,9 @@ WAIT = 3.0  # seconds that a server has to say that it is there
 CONTENT = "gauntlet.content"  # tag, written last: the digest of what a run was made from
 AGAIN = "the results are safe in the store: once it answers, `gauntlet publish RUN --tracking-uri {uri}` logs them"
 
+NOTE = 19_000  # characters of an experiment's note
+LINKED = 40  # rows that it links
+
 _ENVIRONMENT = {  # MLflow reads these when it is imported or used; what the user has set stays
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -115,9 +118,21 @@ def publish(publication: Publication, uri: str, artifacts: str | None = None) ->
             if old_model.model_id not in models.values():
                 client.delete_logged_model(old_model.model_id)
         if publication.note:
-            client.set_experiment_tag(board, "mlflow.note.content", cut(publication.note, 19_000))
+            links = note_links(board, runs)
+            text = f"{cut(publication.note, NOTE - len(links))}{links}"
+            client.set_experiment_tag(board, "mlflow.note.content", text)
     url = f"{uri.rstrip('/')}/#/experiments/{board}" if uri.startswith("http") else ""
     return Published(shown(uri), board, details, runs, models, created, url)
+
+
+def note_links(board: str, runs: Mapping[tuple[str, str], str]) -> str:
+    """Links to the runs of a submission in Markdown, as MLflow's own pages address them: the first LINKED rows.
+
+    board: id of the experiment. runs: their ids by model and data set.
+    """
+    lines = [f"- [{model} · {dataset}](#/experiments/{board}/runs/{id_})" for (model, dataset), id_ in runs.items()]
+    more = [f"- and {len(lines) - LINKED} more under *Runs*"] if len(lines) > LINKED else []
+    return "\n".join(["", "", "Each row with its page, its card and its records:", "", *lines[:LINKED], *more, ""])
 
 
 # --- MLflow, tamed ----------------------------------------------------------------------------------------------------

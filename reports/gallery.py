@@ -66,6 +66,7 @@ def draw(gallery: Gallery) -> "Figure":
             ax.imshow(image, vmin=0, vmax=1, interpolation="nearest", cmap=colours)
             ax.set(xticks=[], yticks=[])
             ax.grid(visible=False)
+            ax.spines[:].set_visible(False)
             if column == 0:
                 ax.set_ylabel(_ROWS[line])
         axes[column].set_title(f"{found.label[column]}", fontsize=9)

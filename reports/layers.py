@@ -8,11 +8,11 @@ from reports import formats
 
 COLUMNS: Mapping[str, str] = {  # by the last word of the name
     "parameters": "Weights",
-    "weights": "not zero",
+    "weights": "Not zero",
     "activations": "Input not zero",
-    "activations_sd": "sd over inputs",
+    "activations_sd": "Sd over inputs",
     "macs": "MACs",
-    "flops": "left",
+    "flops": "Left",
 }
 COUNTS = ("parameters", "macs")
 

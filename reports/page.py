@@ -145,6 +145,8 @@ def _pictures(section: Section, view: View) -> _Choices | None:
 
 
 def _members(rows: Sequence[Row], view: View) -> dict[str, list[str]]:
+    """The curves of a table of models; a table of detectors has none."""
+    rows = [row for row in rows if not view.facts or row.model in view.facts]
     return members(rows, view.curves, lambda model: view.facts[model].family if model in view.facts else "")
 
 

@@ -174,8 +174,11 @@ def _epsilon_axes(ax: "Axes", norm: str, title: str) -> None:
 
 def _budget_axes(ax: "Axes", sweep: Sweep) -> None:
     ax.set(title=sweep.title, xlabel=sweep.budget, ylabel="robust accuracy", ylim=(0, 1.01))
-    if min(budget for budget, _ in sweep.points) > 0:
+    spent = [budget for budget, _ in sweep.points]
+    if min(spent) > 0:
         ax.set_xscale("log")
+    ax.set_xticks(spent, [f"{budget}" for budget in spent])
+    ax.set_xticks([], minor=True)
     ax.legend(frameon=False)
 
 

@@ -11,6 +11,7 @@ from functools import reduce
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bench.metrics import intervals
@@ -97,7 +98,8 @@ def robust_accuracy(attacked: Attacked, epsilon: float) -> Metric:
 def quantised_accuracy(cell: Cell, epsilon: float) -> Metric:
     """`robust_accuracy` where what the attack crafted counts only if it still loses the label once rounded to 8 bits,
     which moves each value by at most half a level (1/510 of the bounds' width); Wilson interval."""
-    held = _column(cell.table, "quantised_prediction") == _column(cell.table, "label")
+    answer = _column(cell.table, "quantised_prediction")
+    held = (answer == _column(cell.table, "label")) | (answer == REFUSED)
     order = np.argsort(_column(cell.table, "sample"), kind="stable")
     attacked = Attacked.of(cell)
     return share(~attacked.wrong & (~attacked.broken_at(epsilon) | held[order]))
@@ -166,6 +168,24 @@ def passes(table: pa.Table, column: str) -> Metric | None:
         return None
     value, low, high = intervals.mean(spent)
     return Metric(value=value, low=low, high=high, n=len(spent))
+
+
+def deceived(table: pa.Table) -> dict[str, Metric]:
+    """names.ADVERSARIAL of a detector's records whose outliers an attack made; empty for others.
+
+    Shares of the attacked samples (right untouched): `broken`, whose label was lost; `evaded`, those of them that
+    the detector did not flag.
+    """
+    made = table.filter(pc.and_(table["broken"].is_valid(), pc.fill_null(table["outlier"], False)))
+    if not made.num_rows:
+        return {}
+    made = made.filter(pa.array(_column(made, "prediction") == _column(made, "label")))
+    broken = pc.list_element(made["broken"].combine_chunks(), 0).to_numpy(zero_copy_only=False).astype(bool)
+    found = {"broken": share(broken)}
+    if not made["flagged"].null_count:
+        flagged = made["flagged"].combine_chunks().to_numpy(zero_copy_only=False).astype(bool)
+        found["evaded"] = share(broken & ~flagged)
+    return found
 
 
 def adversarial_gain(table: pa.Table) -> Metric | None:

@@ -21,7 +21,7 @@ EPSILONS = (0.05, 0.15, 0.35)
 def table(keep: Keep | None, attack: Scripted | None = None) -> pa.Table:
     attack = attack or Scripted()
     attack.log.clear()
-    return attacked(attack, EPSILONS, "t", Threshold(), samples(), np.arange(N), 0, keep)
+    return attacked(attack, EPSILONS, "t", Threshold(), samples(), np.arange(N), 0, keep=keep)
 
 
 def kept(keep: Keep, attack: Scripted | None = None) -> Examples:
@@ -118,7 +118,7 @@ def test_integers_are_kept_exactly_or_not_at_all() -> None:
     data = Samples(np.zeros(N, np.int64), lambda i: x[torch.from_numpy(i)], (2,), Bounds(0, 16), ("a", "b"), "digest")
 
     def run(keep: Keep) -> pa.Table:
-        return attacked(Whole(), (5.0,), "t", Counted(), data, np.arange(N), 0, keep)
+        return attacked(Whole(), (5.0,), "t", Counted(), data, np.arange(N), 0, keep=keep)
 
     class Whole(Scripted):
         def run(self, model: Threshold, x: Tensor, y: Tensor, epsilon: float | None, random: object) -> Tensor:  # type: ignore[override]

@@ -90,7 +90,9 @@ def test_a_row_becomes_a_flat_run_with_its_metrics_tags_and_params(publication: 
     with connect(tracking_uri) as client:
         experiment = client.get_experiment(published.experiment)
     assert experiment.name == publication.suite
-    assert experiment.tags["mlflow.note.content"] == publication.note
+    note = experiment.tags["mlflow.note.content"]
+    assert note.startswith(publication.note)
+    assert all(f"(#/experiments/{published.experiment}/runs/{id_})" in note for id_ in published.runs.values())
 
 
 def test_the_curves_of_a_training_stand_with_the_rows_of_its_model_a_step_an_epoch(
