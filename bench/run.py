@@ -181,7 +181,7 @@ class _Job:
         for cell in cells:
             self._done[cell.label] = sum(1 for task in cell.tasks() if self.store.has(task.key))
             self.display.begin(cell.label, cell.count, self._done[cell.label])
-            models = [ref for ref in (cell.model, cell.baseline) if ref is not None]
+            models = [ref for ref in (cell.model, cell.baseline, cell.surrogate) if ref is not None]
             unmade = any(ref.training and ref.weights is None for ref in models)
             if unmade or (cell.fit and cell.fit.state is None):
                 self._give_up(cell)
