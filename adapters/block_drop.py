@@ -52,8 +52,8 @@ class Whole(nn.Module):
 class BlockDropModel(Family):
     """A residual network with a policy that names, for each input, the blocks that run; the others are left out.
 
-    `policy: false` is the residual network itself, all blocks: the control, and what the policy starts from. Reward of a
-    right answer: 1 - (share of blocks run)^2; of a wrong one: -penalty.
+    `policy: false` is the residual network itself, all blocks: the control, and what the policy starts from. The reward
+    of a right answer is 1 - (share of blocks run)^2; of a wrong one, -penalty.
     """
 
     widths: Annotated[tuple[Size, ...], Field(min_length=1, max_length=4)] = Field(
@@ -64,7 +64,9 @@ class BlockDropModel(Family):
     penalty: float = Field(
         default=5.0, ge=0, description="for a wrong answer (gamma): the larger, the fewer are dropped"
     )
-    entropy: float = Field(default=0.0, ge=0, description="weight of the entropy of the policy, while it learns")
+    decay: float = Field(
+        default=0.03, ge=0, description="of the policy's squared logits, which would run away and freeze"
+    )
     train: Recipe = Field(
         default=Recipe(epochs=5, batch_size=64, learning_rate=0.01), description="how the residual network is trained"
     )
@@ -102,9 +104,7 @@ class BlockDropModel(Family):
 class _WholeTraining(FamilyTraining):
     def recipe(self) -> Mapping[str, Any]:
         return {
-            name: value
-            for name, value in super().recipe().items()
-            if name not in ("penalty", "entropy", "train_policy")
+            name: value for name, value in super().recipe().items() if name not in ("penalty", "decay", "train_policy")
         }
 
 
@@ -122,7 +122,7 @@ class _PolicyTraining(FamilyTraining):
         model = self.dropping
         x, y = tensors(samples, model.shape, model.classes)
         with own_random_numbers(seed):
-            learner = _Learner(model.dropping(), model.penalty, model.entropy)
+            learner = _Learner(model.dropping(), model.penalty, model.decay)
             whole = {name.removeprefix("net."): value for name, value in state_from_bytes(parent).items()}
             load_state(learner.net, {**learner.net.state_dict(), **whole})
             options: dict[str, Any] = {"loss": _policy_loss, "before_step": learner.begin, "bounds": samples.bounds}
@@ -133,9 +133,9 @@ class _PolicyTraining(FamilyTraining):
 class _Learner(nn.Module):
     """Network and policy, and how far their training is (0 to 1)."""
 
-    def __init__(self, net: BlockDrop, penalty: float, entropy: float) -> None:
+    def __init__(self, net: BlockDrop, penalty: float, decay: float) -> None:
         super().__init__()
-        self.net, self.penalty, self.entropy = net, penalty, entropy
+        self.net, self.penalty, self.decay = net, penalty, decay
         self.progress = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -160,13 +160,14 @@ class _Learner(nn.Module):
 def _policy_loss(learner: nn.Module, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
     """-(reward of the draw - reward of the greedy choice) * log probability of the draw: equations 4 to 6.
 
-    Less `entropy` times the entropy of the probabilities, which keeps them from settling early. In the joint phase plus
-    the cross-entropy under the draw. BatchNorm keeps the statistics of the whole network.
+    Plus `decay` times the mean square of the policy's logits (ours: drawn towards one half, probabilities do not stop
+    the logits from growing until they have no gradient left). In the joint phase plus the cross-entropy under the draw.
+    BatchNorm keeps the statistics of the whole network.
     """
     assert isinstance(learner, _Learner)
     net = learner.net.eval()
-    chance = net.policy(x).sigmoid()
-    chance = BOUND * chance + (1 - BOUND) * (1 - chance)
+    scores = net.policy(x)
+    chance = BOUND * scores.sigmoid() + (1 - BOUND) * (1 - scores.sigmoid())
     drawn, greedy = torch.bernoulli(chance.detach()).bool(), chance.detach() >= 0.5
     first = len(net.blocks) - learner.explored
     drawn[:, :first] = greedy[:, :first] = True
@@ -176,8 +177,7 @@ def _policy_loss(learner: nn.Module, x: Tensor, y: Tensor, rows: Tensor) -> Tens
         gained = reward(logits, y, drawn, learner.penalty) - reward(net.given(x, greedy), y, greedy, learner.penalty)
     chance, drawn = chance[:, first:], drawn[:, first:]
     log = torch.where(drawn, chance, 1 - chance).log().sum(1)
-    entropy = -(chance * chance.log() + (1 - chance) * (1 - chance).log()).sum(1)
-    loss: Tensor = -(gained * log + learner.entropy * entropy).mean()
+    loss: Tensor = learner.decay * scores.square().mean() - (gained * log).mean()
     return loss + F.cross_entropy(logits, y) if learner.joint else loss
 
 

@@ -31,8 +31,8 @@ class BlockDrop(nn.Module):
     """(n, channels, height, width) to (n, classes); which blocks run is decided per row.
 
     widths: maps of each group of `blocks` blocks; the first block of each group but the first halves the maps. The
-    shortcut has no parameters: maps are subsampled and padded with zeros (He et al. 2016, option A), so that every block
-    can be left out. The policy network is two strided convolutions of eight and sixteen maps, and gives a probability per block.
+    shortcut has no parameters: maps are subsampled and padded with zeros (He et al. 2016, option A), so that every
+    block can be left out. The policy network has two strided convolutions, of eight and sixteen maps.
     """
 
     def __init__(self, input_shape: Sequence[int], classes: int, widths: Sequence[int], blocks: int) -> None:

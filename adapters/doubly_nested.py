@@ -38,9 +38,9 @@ class AnytimeClassifier(TorchClassifier):
 class DoublyNestedModel(Family):
     """A network of stages and channel groups whose slices all classify; it stops at the first one that is sure.
 
-    `path` lists the networks that are asked, as [stages, groups]; left out, it grows from [1, 1] by a stage or a group at
-    a time. `subnet` asks one of them alone, for the curve of accuracy against operations. Neither changes the weights:
-    all networks are trained together, once.
+    `path` lists the networks that are asked, as [stages, groups]; left out, it grows from [1, 1] by a stage or a group
+    at a time. `subnet` asks one of them alone, for the curve of accuracy against operations. Neither changes the
+    weights: all networks are trained together, once.
     """
 
     pools: Annotated[tuple[bool, ...], Field(min_length=1, max_length=8)] = Field(

@@ -96,6 +96,8 @@ class FamilyTraining(Training):
         self.data = model.data
         self.parent = model.teacher()
         self.uses = () if self.parent is None else (type(self.parent),)
+        exposure = model.train.exposure
+        self.also = () if exposure is None else (exposure.outliers,)
 
     def recipe(self) -> Mapping[str, Any]:
         return {"model": self.model.name, **self.model.model_dump(mode="json", exclude={"weights"})}

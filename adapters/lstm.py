@@ -30,7 +30,7 @@ WORDS = "words"  # the key of what stands beside the weights: JSON in UTF-8, as 
 
 
 class TextNet(nn.Module):
-    """(n, length) int64 token ids to (n, classes). It reads up to the last id that is not 0, so filling costs nothing."""
+    """(n, length) int64 token ids to (n, classes). It reads up to the last id that is not 0: filling costs nothing."""
 
     def __init__(self, tokens: int, classes: int, embedding: int, hidden: int, dropout: float) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812  the name that every torch program
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
+from adapters.outlier_exposure import Exposure
 from adapters.recipe_adversary import Adversary, craft, named
 from bench.contracts import AdapterChoice, Bounds, Frozen, Report
 from bench.randomness import seed_of
@@ -47,6 +48,7 @@ class Recipe(Frozen):
     temperature: float = Field(default=4.0, gt=0, description="of both softmaxes, where there is a teacher")
     distillation: float = Field(default=0.9, ge=0, le=1, description="weight of the teacher against the labels")
     label_noise: float = Field(default=0.0, ge=0, lt=1, description="share of the labels replaced by another class")
+    exposure: Exposure | None = Field(default=None, description="outliers that it is shown (Outlier Exposure)")
 
 
 def train(
@@ -76,6 +78,8 @@ def train(
     optimiser = _optimiser(net, recipe)
     state = _State(net, optimiser, report)
     loss = loss or _loss(recipe, teacher)
+    if recipe.exposure is not None:
+        loss = recipe.exposure.loss(loss, recipe.exposure.inputs(tuple(x.shape[1:])))
     judged = slice(0, JUDGED)
     first = state.done
     net.train()

@@ -1,7 +1,7 @@
 """A classifier with an outlier detector inside: it refuses to answer what the detector flags."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -52,6 +52,12 @@ class RefusingClassifier(Classifier):
         assert threshold is not None, "a detector that fits sets a threshold"
         scores = self._detector.score(self.inner, x, SampleRandom.of(0, "refuses", range(len(x))))
         return torch.from_numpy(scores > threshold)
+
+    def suspicion(self, x: Tensor) -> Tensor:
+        return self._detector.suspicion(self.inner, x)
+
+    def members(self) -> Sequence[Classifier]:
+        return self.inner.members()
 
     @property
     def module(self) -> nn.Module | None:

@@ -24,6 +24,7 @@ class Transfer(Attack):
     norm: Norm = Norm.LINF
     attack: str = Field(default="pgd", description="the attack that crafts")
     args: dict[str, Any] = Field(default_factory=dict, description="its arguments")
+    generations: int = Field(default=1, ge=1, description="how many steps back, as far as there is a model")
 
     @model_validator(mode="after")
     def _known(self) -> "Transfer":
@@ -45,7 +46,9 @@ class Transfer(Attack):
 
     def run(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom) -> Tensor:
         """See Attack.run. Raises PluginError where the crafting attack needs gradients, and nothing here has any."""
-        inner, surrogate = self._inner(), model.source or model
+        inner, surrogate = self._inner(), model
+        for _ in range(self.generations):
+            surrogate = surrogate.source or surrogate
         if inner.knowledge is Knowledge.WHITE_BOX and surrogate.gradients is Gradients.NONE:
             raise PluginError(
                 f"transfer: '{inner.name}' needs gradients, and this model has none, nor a model it was made from",

@@ -210,11 +210,11 @@ class _Actor:
         self, task: TrainTask, blobs: "dict[str, ray.ObjectRef]", told: ActorHandle, saved: bytes | None
     ) -> Outcome:
         self._refs |= blobs
-        return self._worker.train(task, _Told(task.label, task.key, told, saved))
+        return self._worker.train(task, _Told(task.key, told, saved))
 
-    def fit(self, task: FitTask, blobs: "dict[str, ray.ObjectRef]") -> Outcome:
+    def fit(self, task: FitTask, blobs: "dict[str, ray.ObjectRef]", told: ActorHandle) -> Outcome:
         self._refs |= blobs
-        return self._worker.fit(task)
+        return self._worker.fit(task, _Told(task.key, told, None))
 
     def _fetch(self, key: str) -> bytes:
         data: bytes = ray.get(self._refs[key])
@@ -222,14 +222,14 @@ class _Actor:
 
 
 class _Board:
-    """Where trainings on other machines tell how far they are, and leave their states: the latest of each."""
+    """Where trainings and fits on other machines tell how far they are, and leave their states: the latest of each."""
 
     def __init__(self) -> None:
         self._news: deque[tuple[str, int, int]] = deque(maxlen=1000)
         self._states: dict[str, bytes] = {}
 
-    def tell(self, label: str, done: int, total: int) -> None:
-        self._news.append((label, done, total))
+    def tell(self, key: str, done: int, total: int) -> None:
+        self._news.append((key, done, total))
 
     def save(self, key: str, state: bytes) -> None:
         self._states[key] = state
@@ -246,10 +246,9 @@ Board = ray.remote(num_cpus=0)(_Board)
 
 
 class _Told(Report):
-    """Sends every hundredth of a training to the board, and a sign of life now and then; waits for no answer."""
+    """Sends every hundredth of a training or fit to the board, and a sign of life now and then; waits for no answer."""
 
-    def __init__(self, label: str, key: str, board: ActorHandle, saved: bytes | None) -> None:
-        self._label = label
+    def __init__(self, key: str, board: ActorHandle, saved: bytes | None) -> None:
         self._key = key
         self._board = board
         self._saved = saved
@@ -260,7 +259,7 @@ class _Told(Report):
         part = 100 * done // max(1, total)
         if part != self._last or time.monotonic() - self._spoke > SIGN_OF_LIFE:
             self._last, self._spoke = part, time.monotonic()
-            self._board.tell.remote(self._label, done, total)
+            self._board.tell.remote(self._key, done, total)
 
     def saved(self) -> bytes | None:
         return self._saved
@@ -288,7 +287,7 @@ class RayPool:
         self._waiting: dict[ray.ObjectRef, tuple[int, bool]] = {}  # -> worker, whether it is its first sign of life
         self._started = 0
         self._board: ActorHandle | None = None
-        self._trains: dict[str, int] = {}  # label of a training -> its worker
+        self._telling: dict[str, tuple[int, str]] = {}  # key of a training or fit -> its worker, and its title
         self._unfinished: dict[ray.ObjectRef, str] = {}  # answer of a training that is awaited, or lost -> its key
 
     def start(self) -> int:
@@ -304,10 +303,12 @@ class RayPool:
         if isinstance(job, TaskJob):
             answer = actor.run.remote(job.task, blobs)
         elif isinstance(job, FitJob):
-            answer = actor.fit.remote(job.task, blobs)
+            self._board = self._board or Board.remote()
+            self._telling[job.key] = worker, job.title
+            answer = actor.fit.remote(job.task, blobs, self._board)
         else:
             self._board = self._board or Board.remote()
-            self._trains[job.task.label] = worker
+            self._telling[job.key] = worker, job.title
             self._tell()  # a lost worker's last state
             answer = actor.train.remote(job.task, blobs, self._board, self._files.checkpoint(job.key))
             self._unfinished[answer] = job.key
@@ -358,16 +359,17 @@ class RayPool:
         return self._blobs[key]
 
     def _tell(self) -> list[Event]:
-        """Pass on how far trainings are, each of which is alive, and keep their states."""
+        """Pass on how far trainings and fits are, each of which is alive, and keep their states."""
         if self._board is None:
             return []
         alive: set[int] = set()
         # news are a courtesy, and a state only saves time: without them work goes on
         with contextlib.suppress(RayActorError, GetTimeoutError):
             news, states = ray.get(self._board.news.remote(), timeout=2.0)
-            for label, done, total in news:
-                self._progress(label, done, total)
-                alive.add(self._trains[label])
+            for key, done, total in news:
+                worker, title = self._telling[key]
+                self._progress(title, done, total)
+                alive.add(worker)
             for key in states.keys() & set(self._unfinished.values()):
                 self._files.set_checkpoint(key, states[key])
         return [Alive(worker) for worker in sorted(alive)]

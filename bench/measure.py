@@ -6,8 +6,6 @@ after one clean pass of the stored input, inside the bounds and inside the ball.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -16,13 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench import names
 from bench.contracts import (
     Attack,
     Certificate,
     Classifier,
-    Detector,
-    Figure,
     Gradients,
     Judging,
     Keep,
@@ -36,9 +31,7 @@ from bench.contracts import (
 from bench.errors import PluginError
 from bench.examples import Keeper
 from bench.gradient_checks import examine
-from bench.metering import Metered, Passes, Untouched, judged, predictions
-from bench.metrics.intervals import median
-from bench.names import COST_SUFFIX
+from bench.metering import Metered, Passes, Untouched, judged
 from bench.randomness import SampleRandom, seed_of
 from bench.records import REFUSED, figures_table, samples_table
 from bench.swift import swift
@@ -49,9 +42,6 @@ TOLERANCE = 1e-6  # by which a verified input may leave the ball or the bounds: 
 ONCE = Judging(passes=1)
 NOT_AVERAGED = ["not averaged"]  # the model is stochastic, and the attack follows single passes
 
-COST_BATCH = 64
-REPEATS = 15  # of a timing
-
 Indices = NDArray[np.int64]
 
 
@@ -59,18 +49,18 @@ def clean(
     model: Classifier, samples: Samples, indices: Indices, examined: int = 0, judging: Judging = ONCE
 ) -> pa.Table:
     """Predictions, confidences and scores of untouched inputs; of the first `examined`, what gradients are worth."""
-    labels, x, scores = _untouched(model, samples, indices)
-    prediction, kept = _judged_untouched(model, x, labels, indices, judging)
+    labels, x, scores = untouched(model, samples, indices)
+    prediction, kept = judged_untouched(model, x, labels, indices, judging)
     return samples_table(
         {
             "sample": indices,
             "label": labels,
             "prediction": prediction,
             "signs": _signs(model, x, labels, indices, np.flatnonzero((prediction == labels)[:examined])),
-            "confidence": _confidence(scores),
+            "confidence": confidence_of(scores),
             "logits": list(scores.cpu().numpy().astype(np.float32)),
             "kept": list(kept[:, None]) if model.stochastic else [None] * len(indices),
-            **_groups(samples, indices),
+            **groups_of(samples, indices),
         }
     )
 
@@ -99,21 +89,29 @@ def attacked(
     seed: int,
     judging: Judging = ONCE,
     keep: Keep | None = None,
+    surrogate: Classifier | None = None,
 ) -> pa.Table:
     """What an attack does to a block of samples.
 
     epsilons: ascending, in input units. purpose: keeps this attack's random numbers apart from another's. judging: how
     the untouched and the adversarial inputs of a stochastic model are judged. keep: how what it crafts is kept in the
-    records (bench.examples).
+    records (bench.examples). surrogate: what the attack sees in the place of the model, which still judges.
     """
-    if attack.knowledge is Knowledge.WHITE_BOX and model.gradients is Gradients.NONE:
+    seen = surrogate or model
+    if (*seen.input_shape, seen.bounds) != (*model.input_shape, model.bounds):
+        raise PluginError(
+            f"the attack is crafted on inputs {tuple(seen.input_shape)} in {tuple(seen.bounds)}, "
+            f"this model takes {tuple(model.input_shape)} in {tuple(model.bounds)}",
+            "craft on a model that takes the same inputs",
+        )
+    if attack.knowledge is Knowledge.WHITE_BOX and seen.gradients is Gradients.NONE:
         raise PluginError(
             f"attack '{attack.name}' needs gradients, and this model has none",
             "take an attack that sees only scores or decisions (`gauntlet list attacks` says which)",
         )
     check_attack(attack, model)
-    labels, x, scores = _untouched(model, samples, indices)
-    prediction, unmoved = _judged_untouched(model, x, labels, indices, judging)
+    labels, x, scores = untouched(model, samples, indices)
+    prediction, unmoved = judged_untouched(model, x, labels, indices, judging)
     kept = np.repeat(unmoved[:, None], len(epsilons), axis=1)
     n = len(indices)
     broken = np.zeros((n, len(epsilons)), dtype=bool)
@@ -121,22 +119,22 @@ def attacked(
     distance = np.where(prediction != labels, 0.0, np.nan)
     final = prediction.copy()
     escaped = np.zeros(n, dtype=bool)
-    asked = swift(model, x) if attack.swift else model
+    asked = swift(seen, x) if attack.swift else seen
     passes = Passes.zero(n)
     keeper = Keeper(x, model.bounds, keep)
     gains = np.full(n, np.nan)  # of texts
 
-    blind = model.stochastic and attack.knowledge is Knowledge.WHITE_BOX and not attack.averages
+    blind = seen.stochastic and attack.knowledge is Knowledge.WHITE_BOX and not attack.averages
     proved = _proofs(attack, epsilons, model, x, labels, np.flatnonzero(prediction == labels))
 
     def strike(rows: Indices, epsilon: float | None, stream: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Attack these rows; returns which were broken, and at what distance."""
         random = SampleRandom.of(seed, f"{purpose}/{stream}", [int(index) for index in indices[rows]])
         target = torch.from_numpy(labels[rows].astype(np.int64)).to(model.device)
-        with Untouched(model, f"attack '{attack.name}'"):
+        with Untouched(model, f"attack '{attack.name}'"), Untouched(seen, f"attack '{attack.name}'"):
             moved = attack.run(Metered(asked, passes, rows), x[rows], target, epsilon, random).detach()
         verification = seed_of(seed, "verify", purpose, stream, *map(int, indices[rows[:1]]))
-        inside, far, found, share = _verify(
+        inside, far, found, share = verified(
             model, attack.norm, x[rows], moved, epsilon, labels[rows], judging, verification
         )
         escaped[rows] |= ~inside
@@ -169,7 +167,7 @@ def attacked(
             "sample": indices,
             "label": labels,
             "prediction": prediction,
-            "confidence": _confidence(scores),
+            "confidence": confidence_of(scores),
             "broken": list(broken),
             "distance": pa.array(distance, mask=~np.isfinite(distance)),
             "adversarial_prediction": final,
@@ -177,24 +175,36 @@ def attacked(
             "gain": pa.array(gains, mask=np.isnan(gains)),
             "forwards": passes.forwards,
             "backwards": passes.backwards,
-            "gradients": [str(model.gradients)] * n,
+            "gradients": [str(seen.gradients)] * n,
             "signs": [NOT_AVERAGED if blind else None] * n,
             "kept": list(kept) if model.stochastic else [None] * n,
-            "transferred": [model.source is not None if attack.knowledge is Knowledge.TRANSFER else None] * n,
+            "transferred": [_transferred(attack, model, surrogate)] * n,
             "proved": [None] * n if proved is None else list(proved),
-            **_groups(samples, indices),
+            **groups_of(samples, indices),
         }
     )
     again = seed_of(seed, "verify rounded", purpose, *map(int, indices[:1]))
     return keeper.beside(table, lambda rounded: judged(model, rounded, labels, judging, again)[0])
 
 
+def _transferred(attack: Attack, model: Classifier, surrogate: Classifier | None) -> bool | None:
+    """Whether it was crafted on another model than the one that judges; None for an attack that does not transfer."""
+    if surrogate is not None:
+        return surrogate is not model
+    return model.source is not None if attack.knowledge is Knowledge.TRANSFER else None
+
+
 def certified(
-    certificate: Certificate, epsilons: tuple[float, ...], model: Classifier, samples: Samples, indices: Indices
+    certificate: Certificate,
+    epsilons: tuple[float, ...],
+    model: Classifier,
+    samples: Samples,
+    indices: Indices,
+    judging: Judging = ONCE,
 ) -> pa.Table:
     """At which epsilons a certificate proves each sample of a block. What is wrong untouched is never proved."""
-    labels, x, scores = _untouched(model, samples, indices)
-    prediction = predictions(scores)
+    labels, x, scores = untouched(model, samples, indices)
+    prediction, _ = judged_untouched(model, x, labels, indices, judging)
     with Untouched(model, f"certificate '{certificate.name}'"):
         proved = _proved(certificate, epsilons, model, x, labels, np.flatnonzero(prediction == labels))
     return samples_table(
@@ -202,9 +212,9 @@ def certified(
             "sample": indices,
             "label": labels,
             "prediction": prediction,
-            "confidence": _confidence(scores),
+            "confidence": confidence_of(scores),
             "proved": list(proved),
-            **_groups(samples, indices),
+            **groups_of(samples, indices),
         }
     )
 
@@ -251,89 +261,6 @@ def compared(
         return figures_table(probe.compare(model, baseline, samples), hardware)
 
 
-def fitted(detector: Detector, model: Classifier, samples: Samples, chosen: Indices, seed: int) -> bytes:
-    """What a detector learns from the chosen inliers."""
-    part = replace(samples, labels=samples.labels[chosen], fetch=lambda rows: samples.fetch(chosen[rows]), groups={})
-    if part.input_shape != tuple(model.input_shape):
-        raise PluginError(
-            f"the model takes inputs of shape {tuple(model.input_shape)}, the data to fit on are {part.input_shape}"
-        )
-    with Untouched(model, f"detector '{detector.name}'"):
-        return detector.fit(model, part, seed_of(seed, "fit", detector.name))
-
-
-def detected(
-    detector: Detector, outlier: bool, model: Classifier, samples: Samples, indices: Indices, seed: int
-) -> pa.Table:
-    """Outlier scores of a block of inliers, or of outliers (whose labels and correctness mean nothing)."""
-    if samples.input_shape != tuple(model.input_shape):
-        raise PluginError(
-            f"the model takes inputs of shape {tuple(model.input_shape)}, these have {samples.input_shape}",
-            "choose outliers of the inliers' shape",
-        )
-    labels, x, scores = _untouched(model, samples, indices)
-    random = SampleRandom.of(seed, f"{detector.name}/{outlier}", [int(index) for index in indices])
-    with Untouched(model, f"detector '{detector.name}'"):
-        outlying = np.asarray(detector.score(model, x, random), dtype=np.float64)
-    if outlying.shape != (len(indices),) or np.isnan(outlying).any():
-        raise ValueError(
-            f"detector '{detector.name}' must score each input once, never NaN; got shape {outlying.shape}"
-        )
-    return samples_table(
-        {
-            "sample": indices,
-            "label": labels,
-            "prediction": predictions(scores),
-            "confidence": _confidence(scores),
-            "score": outlying,
-            "outlier": np.full(len(indices), outlier),
-            **({} if detector.threshold is None else {"flagged": outlying > detector.threshold}),
-            **_groups(samples, indices),
-        }
-    )
-
-
-def cost(
-    label: str,
-    detector: Detector,
-    model: Classifier,
-    samples: Samples,
-    chosen: Indices,
-    seed: int,
-    hardware: str | None,
-) -> pa.Table:
-    """What scoring costs: time beyond one plain pass, in units of that pass, and passes per input.
-
-    Median and order-statistic interval over REPEATS pairs, a pass and a scoring of one batch after each other.
-    """
-    x = samples.fetch(chosen[:COST_BATCH]).to(model.device)
-    passes = Passes.zero(len(x))
-    rows = np.arange(len(x))
-
-    def scored(what: Classifier) -> None:
-        detector.score(what, x, SampleRandom.of(seed, "cost", [int(row) for row in rows]))
-
-    def timed(work: Callable[[], object]) -> float:
-        begun = perf_counter()
-        work()
-        if model.device.startswith("cuda"):
-            torch.cuda.synchronize(model.device)
-        return perf_counter() - begun
-
-    def plain() -> Tensor:
-        with torch.no_grad():
-            return model.logits(x)
-
-    scored(Metered(model, passes, rows))
-    plain()
-    ratios = [timed(lambda: scored(model)) / timed(plain) - 1 for _ in range(REPEATS)]
-    middle, low, high = median(np.asarray(ratios))
-    name = label.removesuffix(COST_SUFFIX)
-    overhead = Figure(name=names.overhead(name), value=middle, low=low, high=high, n=REPEATS)
-    spent = Figure(name=names.detector_passes(name), value=float(passes.forwards.mean()), n=len(x))
-    return figures_table([overhead, spent], hardware)
-
-
 def distances(norm: Norm, difference: Tensor) -> NDArray[np.float64]:
     """Norm of each row of (n, ...), in float64."""
     flat = difference.detach().double().flatten(1)
@@ -346,9 +273,14 @@ def distances(norm: Norm, difference: Tensor) -> NDArray[np.float64]:
     return lengths[norm]().cpu().numpy()
 
 
-def _untouched(model: Classifier, samples: Samples, indices: Indices) -> tuple[NDArray[np.int32], Tensor, Tensor]:
+def untouched(model: Classifier, samples: Samples, indices: Indices) -> tuple[NDArray[np.int32], Tensor, Tensor]:
     check_vocabulary(model, samples)
     x = samples.fetch(indices).to(model.device)
+    if x.dtype in (torch.float16, torch.bfloat16):
+        raise PluginError(
+            f"the data set hands out {str(x.dtype).removeprefix('torch.')}: a small ball has few points in it",
+            "hand out float32 inputs; a model may compute in any precision inside",
+        )
     torch.manual_seed(
         seed_of("untouched", *map(int, indices[:1]))
     )  # for a plugin that draws globally: at least steadily
@@ -359,13 +291,13 @@ def _untouched(model: Classifier, samples: Samples, indices: Indices) -> tuple[N
     return samples.labels[indices].astype(np.int32), x, scores.float()
 
 
-def _judged_untouched(
+def judged_untouched(
     model: Classifier, x: Tensor, labels: NDArray[np.int32], indices: Indices, judging: Judging
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     return judged(model, x, labels, judging, seed_of("judge untouched", *map(int, indices[:1])))
 
 
-def _verify(
+def verified(
     model: Classifier,
     norm: Norm,
     x: Tensor,
@@ -387,7 +319,7 @@ def _verify(
     return inside, far, *judged(model, moved, labels, judging, seed)
 
 
-def _groups(samples: Samples, indices: Indices) -> dict[str, list[list[str]]]:
+def groups_of(samples: Samples, indices: Indices) -> dict[str, list[list[str]]]:
     """The column `groups` of the records; nothing where the data have none."""
     columns = {name: np.asarray(column)[indices] for name, column in samples.groups.items()}
     if not columns:
@@ -395,5 +327,5 @@ def _groups(samples: Samples, indices: Indices) -> dict[str, list[list[str]]]:
     return {"groups": [[f"{name}={column[row]}" for name, column in columns.items()] for row in range(len(indices))]}
 
 
-def _confidence(scores: Tensor) -> NDArray[np.float32]:
+def confidence_of(scores: Tensor) -> NDArray[np.float32]:
     return scores.double().softmax(dim=1).amax(dim=1).float().cpu().numpy()

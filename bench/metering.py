@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +71,18 @@ class Metered(Classifier):
 
     def refuses(self, x: Tensor) -> Tensor:
         return self._model.refuses(x)
+
+    def suspicion(self, x: Tensor) -> Tensor | None:
+        found = self._model.suspicion(x)
+        if found is not None:
+            share = len(x) / max(1, len(self._rows))
+            self._passes.forwards[self._rows] += share
+            if found.requires_grad:
+                found.register_hook(lambda _: self._charge_backward(share))  # type: ignore[no-untyped-call]
+        return found
+
+    def members(self) -> Sequence[Classifier]:
+        return [Metered(member, self._passes, self._rows) for member in self._model.members()]
 
     def parts(self, x: Tensor) -> Tensor:
         return self._model.parts(x)

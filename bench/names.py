@@ -23,6 +23,7 @@ DETECTION = ("auroc", "detection_error", "ap_out", "ap_in", "fpr95", "fpr95_id_p
 JOINT = ("joint_rms_calibration", "joint_soft_f1")  # of inliers and outliers together, which no answer is right for
 FITTED = ("precision", "recall", "f1", "flagged", "fit_seconds", "state_bytes")  # of detectors that fit
 
+ADVERSARIAL = ("broken", "evaded")  # of detectors whose outliers an attack makes; the second needs a threshold
 GROUPED = ("worst_group", "disparity", "group_sd")  # over the groups of a column: `worst_group/country/clean_accuracy`
 CORRUPTION = ("mean_corruption_error", "untouched_error")  # of data under common corruptions
 RELATIVE_CORRUPTION = ("mce", "relative_mce")  # the same in units of a baseline's

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -28,7 +29,12 @@ SAMPLES = pa.schema(
         pa.field("prediction", pa.int32(), False, {"doc": "class of the untouched input; -1: NaN scores, -2: refused"}),
         pa.field("confidence", pa.float32(), True, {"doc": "largest softmax probability of the untouched input"}),
         pa.field("logits", pa.list_(pa.float32()), True, {"doc": "scores of the untouched input (evaluation 'clean')"}),
-        pa.field("broken", pa.list_(pa.bool_()), True, {"doc": "label lost, one value per epsilon, ascending"}),
+        pa.field(
+            "broken",
+            pa.list_(pa.bool_()),
+            True,
+            {"doc": "label lost, one value per epsilon, ascending; of an outlier: whether the attack made it one"},
+        ),
         pa.field("distance", pa.float64(), True, {"doc": "norm of the verified perturbation; 0 if wrong untouched"}),
         pa.field(
             "adversarial_prediction",
@@ -178,6 +184,12 @@ def group_values(table: pa.Table, by: str) -> NDArray[np.str_] | None:
         return None
     found = [next((text for text in row if text.startswith(head)), None) for row in table["groups"].to_pylist()]
     return None if None in found else np.array([str(text).removeprefix(head) for text in found], dtype=str)
+
+
+def judged(table: pa.Table) -> pa.Table:
+    """Records of a detector without those outliers that an attack was to make, and did not."""
+    made = pc.list_element(table["broken"].combine_chunks(), 0) if table.num_rows else pa.array([], pa.bool_())
+    return table.filter(pc.fill_null(made, True))
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

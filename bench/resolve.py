@@ -9,6 +9,7 @@ from bench.contracts import (
     Adapter,
     Attack,
     Certificate,
+    Judging,
     Knowledge,
     PairedProbe,
     Plugin,
@@ -26,7 +27,7 @@ from bench.plan import EXAMINED, DatasetRef, EvaluationRef, Fit, ModelRef, Resol
 from bench.plugins import engine_digest, source_digest
 from bench.records import Kind
 from bench.store import Store, digest
-from bench.suite import DatasetSpec, DetectorSpec, ModelSpec, Suite
+from bench.suite import AttackSpec, DatasetSpec, DetectorSpec, ModelSpec, Suite
 from bench.worker import FitTask, TrainTask
 
 CLEAN = "clean"
@@ -126,6 +127,7 @@ class Resolver:
         source = [source_digest(type(training)), *map(_source, adapter.inner_plugins())]
         source += [source_digest(plugin) for plugin in training.uses]
         recipe = [adapter.name, dict(training.recipe()), *source, versions(adapter)]
+        recipe += [self._load(other.dataset, other.split, other.args).digest for other in training.also]
         return content_key("train", recipe, data.digest, parent.training or parent.digest, *self._settings())
 
     def _settings(self) -> tuple[int, int]:
@@ -166,24 +168,23 @@ class Resolver:
             )
         ]  # fmt: skip
         for spec in asked.attacks:
-            attack = spec.build()
-            found.append(
-                EvaluationRef(
-                    kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons, knowledge=attack.knowledge,
-                    minimal=attack.minimal, judging=self.suite.stochastic, keep=spec.keep,
-                    **_described(spec.name, attack),
-                )
-            )  # fmt: skip
+            found.append(_attack(spec, self.suite.stochastic))
         for detection in asked.detectors:
-            outliers = self._dataset(detection.outliers)
             described = _described(detection.name, detection.build())
-            found.append(EvaluationRef(kind=Kind.DETECTOR, outliers=outliers, **described))
+            outliers = self._dataset(detection.outliers) if detection.outliers else None
+            made = _attack(detection.adversarial, self.suite.stochastic) if detection.adversarial else None
+            found.append(EvaluationRef(kind=Kind.DETECTOR, outliers=outliers, adversarial=made, **described))
             if detection.cost:
                 described["label"] += COST_SUFFIX
                 found.append(EvaluationRef(kind=Kind.COST, exclusive=True, hardware=self.hardware, **described))
         for proof in asked.certificates:
             described = _described(proof.name, proof.build())
-            found.append(EvaluationRef(kind=Kind.CERTIFICATE, norm=proof.norm, epsilons=proof.epsilons, **described))
+            found.append(
+                EvaluationRef(
+                    kind=Kind.CERTIFICATE, norm=proof.norm, epsilons=proof.epsilons, judging=self.suite.stochastic,
+                    **described,
+                )
+            )  # fmt: skip
         for probing in asked.probes:
             probe = probing.build()
             hardware = self.hardware if probe.exclusive else None
@@ -235,6 +236,16 @@ def versions(plugin: Plugin) -> dict[str, str]:
         return {name: version(name) for name in plugin.distributions()}
     except PackageNotFoundError as problem:
         raise PluginError(f"{plugin.name}: needs the package {problem.name}", f"pip install {problem.name}") from None
+
+
+def _attack(spec: AttackSpec, judging: Judging) -> EvaluationRef:
+    attack = spec.build()
+    return EvaluationRef(
+        kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons,
+        knowledge=Knowledge.TRANSFER if spec.crafted_on else attack.knowledge,
+        minimal=attack.minimal, crafted_on=spec.crafted_on, judging=judging, keep=spec.keep,
+        **_described(spec.name, attack),
+    )  # fmt: skip
 
 
 def _described(label: str, plugin: Plugin) -> dict[str, Any]:

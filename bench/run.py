@@ -182,7 +182,7 @@ class _Job:
         for cell in cells:
             self._done[cell.label] = sum(1 for task in cell.tasks() if self.store.has(task.key))
             self.display.begin(cell.label, cell.count, self._done[cell.label])
-            models = [ref for ref in (cell.model, cell.baseline) if ref is not None]
+            models = [ref for ref in (cell.model, cell.baseline, cell.surrogate) if ref is not None]
             unmade = any(ref.training and ref.weights is None for ref in models)
             if unmade or (cell.fit and cell.fit.state is None):
                 self._give_up(cell)
@@ -231,12 +231,12 @@ class _Job:
         """avoided: a node that takes no part at the moment. alone: one worker, which waits until it has a node."""
         if self.workforce is not None:
             self.workforce.dispatch(
-                jobs, sink, resources=self.suite.resources, progress=self._trained, canceled=self.stop, alone=alone
+                jobs, sink, resources=self.suite.resources, progress=self._told, canceled=self.stop, alone=alone
             )
             return
         joined = self._cluster
         assert joined is not None
-        pool: RayPool = joined.pool(self.sources, self.store, self._trained, avoided, alone)
+        pool: RayPool = joined.pool(self.sources, self.store, self._told, avoided, alone)
         Dispatcher(
             pool,
             sink,
@@ -247,8 +247,8 @@ class _Job:
             canceled=self.stop,
         ).run(jobs)
 
-    def _trained(self, label: str, done: int, total: int) -> None:
-        self.display.advance(f"train {label}", 100 * done // max(1, total))
+    def _told(self, title: str, done: int, total: int) -> None:
+        self.display.advance(title, 100 * done // max(1, total))
 
     def _sink(self, job: AnyJob, outcome: Outcome, attempts: int) -> None:
         assert isinstance(job, TaskJob)

@@ -34,18 +34,15 @@ from bench.suite_parts import (
     Evaluations,
     default_label,
 )
+from bench.suite_texts import unsuited
 from bench.suite_words import leaves, model_in, troubles
 from bench.suite_yaml import Document, Finding, Keys, describe
-from bench.token_ids import refusal
 
 LoadPlugins = Callable[[Sequence[str], Path], None]
 
 EVALUATIONS = {"attacks": "attack", "probes": "probe", "detectors": "detector", "certificates": "certificate"}
-BESIDE = {
-    "attack": "norm",
-    "certificate": "norm",
-    "dataset": "split",
-}  # the field of a plugin that stands beside its name, not under `args`
+# the field of a plugin that stands beside its name, not under `args`
+BESIDE = {"attack": "norm", "certificate": "norm", "dataset": "split"}
 
 
 class Checks:
@@ -75,10 +72,13 @@ class Checks:
                 labels.append((keys, _label(entry, kind)))
                 if kind == "detector":
                     self.plugin((*keys, "outliers"), entry.get("outliers"), "dataset")
+                    self.plugin((*keys, "adversarial"), entry.get("adversarial"), "attack")
                     self.detector(keys, entry)
         self.unique("evaluations", labels)
-        self.texts()
+        for keys, message in unsuited(self.entries("datasets"), [*self.entries("evaluations", "attacks")]):
+            self.find((*keys, "attack"), message)
         self.baselines()
+        self.surrogates()
         self.unique("models", [(keys, entry.get("name")) for keys, entry in self.entries("models")])
         self.unique("data sets", [(keys, _label(entry, "dataset")) for keys, entry in self.entries("datasets")])
         return self.findings
@@ -194,6 +194,14 @@ class Checks:
                     message = f"needs `fit_on:`: the data set '{chosen}' has no split 'train' to fit '{name}' on"
                     self.find((*keys, "detector"), message)
 
+    def surrogates(self) -> None:
+        """Each `crafted_on:` is a model of the suite."""
+        known = [entry["name"] for _, entry in self.entries("models") if isinstance(entry.get("name"), str)]
+        for keys, entry in self.entries("evaluations", "attacks"):
+            name = entry.get("crafted_on")
+            if isinstance(name, str) and name not in known:
+                self.find((*keys, "crafted_on"), f"no model '{name}' in this suite{did_you_mean(name, known)}")
+
     def baselines(self) -> None:
         """Each `baseline:` is a model of the suite, and a probe that compares has something to compare with."""
         known = [str(entry.get("name")) for _, entry in self.entries("models")]
@@ -207,23 +215,6 @@ class Checks:
                 continue
             if issubclass(REGISTRIES["probes"].get(name), PairedProbe):
                 self.find(keys, f"'{name}' compares a model with its baseline: add `baseline: NAME` to a model")
-
-    def texts(self) -> None:
-        """Attacks on words for data sets of token ids, and no others; known before anything is loaded."""
-        for _, data in self.entries("datasets"):
-            name, args = data.get("dataset"), data.get("args") or {}
-            if not isinstance(name, str) or name not in REGISTRIES["datasets"]:
-                continue
-            try:
-                tokens = REGISTRIES["datasets"].build(name, args).tokens
-            except (ValueError, TypeError, GauntletError):
-                continue  # its arguments are wrong, which is told at them
-            for keys, entry in self.entries("evaluations", "attacks"):
-                attack = entry.get("attack")
-                if isinstance(attack, str) and attack in REGISTRIES["attacks"]:
-                    cls = REGISTRIES["attacks"].get(attack)
-                    if message := refusal(attack, cls.tokens, tokens=tokens):
-                        self.find((*keys, "attack"), message)
 
     def radii(self, name: str, entry: dict[str, Any], keys: Keys) -> None:
         if not any(did_you_mean(key, ["epsilons"]) for key in entry if key != "epsilons"):  # told at that key

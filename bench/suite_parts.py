@@ -130,6 +130,8 @@ class AttackSpec(Part):
     """Keep what it crafts as data: `exact`, or `8bit` (rounded, a quarter of the size). Left out: nothing."""
     args: Arguments = Field(default_factory=dict)
     """Arguments of the attack."""
+    crafted_on: Label | None = None
+    """Name of the model of this suite that is attacked in the place of each model, which then judges: transfer."""
 
     def build(self) -> Attack:
         """The attack. Raises PluginError or pydantic's ValidationError."""
@@ -163,14 +165,26 @@ class DetectorSpec(Part):
     """The detector (`gauntlet list detectors`)."""
     name: Label = Field(default_factory=lambda data: default_label(data["detector"]), validate_default=True)
     """Its label in metric names. Default: its own name."""
-    outliers: DatasetSpec
+    outliers: DatasetSpec | None = None
     """The data set whose samples are outliers, all of them."""
+    adversarial: AttackSpec | None = None
+    """Or: the outliers are what this attack makes of the suite's own data, at one epsilon."""
     fit_on: DatasetSpec | None = None
     """The inliers that it is fitted on, if it has to be. Left out: the split `train` of each data set of the suite."""
     cost: bool = False
     """Whether to time it, alone on a node."""
     args: Arguments = Field(default_factory=dict)
     """Arguments of the detector."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "DetectorSpec":
+        if (self.outliers is None) == (self.adversarial is None):
+            raise ValueError("a detector has either `outliers:` (a data set) or `adversarial:` (an attack)")
+        if self.adversarial is not None:
+            few = len(self.adversarial.epsilons)
+            if few > 1 or (few == 0 and not contracts.attacks.get(self.adversarial.attack).minimal):
+                raise ValueError(f"adversarial: needs exactly one epsilon, got {few}")
+        return self
 
     def build(self) -> Detector:
         """The detector. Raises PluginError or pydantic's ValidationError."""
@@ -241,6 +255,9 @@ class Evaluations(Part):
             found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in (*names.DETECTION, *names.JOINT))
             if contracts.detectors.get(detector.detector).fits:
                 found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in names.FITTED)
+            if detector.adversarial is not None:
+                told = names.ADVERSARIAL if contracts.detectors.get(detector.detector).fits else names.ADVERSARIAL[:1]
+                found |= dict.fromkeys(f"{metric}/{detector.name}" for metric in told)
             if detector.cost:
                 found |= dict.fromkeys((names.overhead(detector.name), names.detector_passes(detector.name)))
         for proof in self.certificates:

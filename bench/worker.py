@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from bench import contracts, measure, plugins
+from bench import contracts, detection, measure, plugins
 from bench.contracts import Classifier, Detector, Keep, PairedProbe, Report, Samples
 from bench.data import subset
 from bench.errors import DataError, GauntletError, PluginError
@@ -145,7 +145,7 @@ class Worker:
         outcome = self._guarded(make, None)
         return replace(outcome, curves=noted.curves) if isinstance(outcome, Measured) else outcome
 
-    def fit(self, task: FitTask) -> Outcome:
+    def fit(self, task: FitTask, report: Report) -> Outcome:
         """Fit a detector; the state is the outcome's data."""
         torch.set_num_threads(task.threads)
 
@@ -153,7 +153,7 @@ class Worker:
             model, _ = self._model(task.model)
             samples, chosen = self._dataset(task.data)
             detector = contracts.detectors.build(task.detector.plugin, task.detector.args)
-            return measure.fitted(detector, model, samples, chosen, task.seed)
+            return detection.fitted(detector, model, samples, chosen, task.seed, report)
 
         return self._guarded(make, task.model)
 
@@ -186,10 +186,13 @@ class Worker:
             attack = contracts.attacks.build(ref.plugin, {**ref.args, "norm": ref.norm})
             purpose = repr(ref.identity[:3])
             judging, keep = ref.judging or measure.ONCE, None if ref.keep is None else Keep(ref.keep)
-            return measure.attacked(attack, ref.epsilons, purpose, model, samples, indices, cell.seed, judging, keep)
+            surrogate = self._model(cell.surrogate)[0] if cell.surrogate else None
+            return measure.attacked(
+                attack, ref.epsilons, purpose, model, samples, indices, cell.seed, judging, keep, surrogate
+            )
         if ref.kind is Kind.CERTIFICATE:
             certificate = contracts.certificates.build(ref.plugin, {**ref.args, "norm": ref.norm})
-            return measure.certified(certificate, ref.epsilons, model, samples, indices)
+            return measure.certified(certificate, ref.epsilons, model, samples, indices, ref.judging or measure.ONCE)
         if ref.kind is Kind.PROBE:
             probe = contracts.probes.build(ref.plugin, ref.args)
             if cell.baseline is not None and isinstance(probe, PairedProbe):
@@ -197,13 +200,19 @@ class Worker:
             return measure.probed(probe, model, samples, artefact, ref.hardware)
         detector = self._detector(cell)
         if ref.kind is Kind.COST:
-            return measure.cost(ref.label, detector, model, samples, chosen, cell.seed, ref.hardware)
-        assert ref.outliers is not None, "a detector is judged against outliers"
-        parts = [measure.detected(detector, False, model, samples, indices, cell.seed)] if len(indices) else []
+            return detection.cost(ref.label, detector, model, samples, chosen, cell.seed, ref.hardware)
+        parts = [detection.detected(detector, False, model, samples, indices, cell.seed)] if len(indices) else []
         first, last = max(0, task.start - len(chosen)), task.stop - len(chosen)
-        if last > first:
+        if last > first and ref.adversarial is not None:
+            made = ref.adversarial
+            attack = contracts.attacks.build(made.plugin, {**made.args, "norm": made.norm})
+            epsilon = made.epsilons[0] if made.epsilons and not attack.minimal else None
+            mine, judging = chosen[first:last], made.judging or measure.ONCE
+            parts.append(detection.deceived(detector, attack, epsilon, model, samples, mine, cell.seed, judging))
+        elif last > first:
+            assert ref.outliers is not None, "a detector is judged against outliers"
             others, picked = self._dataset(ref.outliers)
-            parts.append(measure.detected(detector, True, model, others, picked[first:last], cell.seed))
+            parts.append(detection.detected(detector, True, model, others, picked[first:last], cell.seed))
         return pa.concat_tables(parts)
 
     def _model(self, ref: ModelRef) -> tuple[Classifier, bytes | None]:

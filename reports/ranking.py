@@ -198,7 +198,8 @@ def comparable(rows: Sequence[Row], name: str) -> list[Row]:
         return []
     machines = Counter(row.hardware for row in rows if name in row.metrics)
     machine = machines.most_common(1)[0][0] if machines else None
-    return [row for row in rows if not _why_unranked(row, name, machine)]
+    informed = _informed(rows, name)
+    return [row for row in rows if not _why_unranked(row, name, machine, informed)]
 
 
 def _ranked(rows: Sequence[Row], rank_by: str, descending: bool, apart: Separation | None) -> list[Line]:
@@ -206,7 +207,8 @@ def _ranked(rows: Sequence[Row], rank_by: str, descending: bool, apart: Separati
     than chance where that was tested, else by value; so equal models share a rank and the next ones are skipped."""
     machines = Counter(row.hardware for row in rows if rank_by in row.metrics)
     machine = machines.most_common(1)[0][0] if machines else None
-    reasons = {id(row): _why_unranked(row, rank_by, machine) for row in rows}
+    informed = _informed(rows, rank_by)
+    reasons = {id(row): _why_unranked(row, rank_by, machine, informed) for row in rows}
     ranked = [row for row in rows if not reasons[id(row)]]
     value = {id(row): _value(row, rank_by) for row in ranked}
     sign = -1 if descending else 1
@@ -224,7 +226,16 @@ def _value(row: Row, name: str) -> float:
     return math.nan if metric is None or metric.value is None else metric.value
 
 
-def _why_unranked(row: Row, rank_by: str, machine: str | None) -> str:
+def _informed(rows: Sequence[Row], name: str) -> bool:
+    """Whether some row's attacker knew the very model: then what was only transferred takes no part in the ranking."""
+    return any(math.isfinite(_value(row, name)) and not _transferred(row, name) for row in rows)
+
+
+def _transferred(row: Row, name: str) -> bool:
+    return any(flag.concerns(name) and flag.kind == "transferred" for flag in map(Flag.parse, row.flags))
+
+
+def _why_unranked(row: Row, rank_by: str, machine: str | None, informed: bool) -> str:
     """Why this row takes no part in the ranking; empty if it does. machine: the one that most rows were timed on."""
     flags = [flag for flag in map(Flag.parse, row.flags) if flag.concerns(rank_by)]
     title = formats.title(rank_by)
@@ -232,6 +243,8 @@ def _why_unranked(row: Row, rank_by: str, machine: str | None) -> str:
         return f"no value for {title}: {flags[0].why if flags else 'it was not measured'}"
     if why := unfit(row, rank_by):
         return f"{title} is {why}"
+    if informed and _transferred(row, rank_by):
+        return f"{title} is of an attacker who did not know this model; other rows are of one who did"
     if formats.is_timing(rank_by) and row.hardware != machine:
         return f"{title} was measured on other hardware than the other rows"
     return ""

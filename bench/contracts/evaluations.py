@@ -131,6 +131,23 @@ class Detector(Plugin, ABC):
         """The score above which an input is flagged, set by `fit` from inliers alone. None: there is none."""
         return None
 
+    def differentiable(self, model: Classifier, x: Tensor) -> Tensor | None:
+        """The score as a tensor (n,) float64 with a gradient to x, equal to `score` up to rounding.
+
+        For attacks that know the detector. None: the score has no gradient, or is drawn at random.
+        """
+        return None
+
+    def suspicion(self, model: Classifier, x: Tensor) -> Tensor:
+        """`differentiable`, less the threshold where there is one. Raises PluginError where there is no gradient."""
+        found = self.differentiable(model, x)
+        if found is None:
+            raise PluginError(
+                f"detector '{self.name}' has no gradient that an adaptive attack could follow",
+                "attack it without knowledge of the detector, or through one that has a gradient",
+            )
+        return found if self.threshold is None else found - self.threshold
+
     @abstractmethod
     def score(self, model: Classifier, x: Tensor, random: SampleRandom) -> NDArray[np.float64]:
         """x: (n, *input_shape), n > 0. random: one stream per row, the only source of randomness. Returns (n,)."""

@@ -1,7 +1,7 @@
 """What is measured: a classifier, the adapter that builds it, and the training that makes its weights."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +27,7 @@ class Classifier(ABC):
     classes: int
     gradients: Gradients = Gradients.EXACT
     stochastic: bool = False  # two passes of one input may differ
+    smoothing: float | None = None  # standard deviation of the Gaussian noise that each pass adds to its input
     realisation: Realisation = Realisation.DENSE
     runtime: str = "torch"  # what executes it: timings of two runtimes are never put into one ratio
     feature_layers: tuple[str, ...] = ()
@@ -53,6 +54,20 @@ class Classifier(ABC):
     def refuses(self, x: Tensor) -> Tensor:
         """Which inputs it declines to answer, (n,) bool on the CPU. The engine asks only where `can_refuse` is set."""
         return torch.zeros(len(x), dtype=torch.bool)
+
+    def suspicion(self, x: Tensor) -> Tensor | None:
+        """How outlying the detector that guards this model finds inputs: what an adaptive attack lowers.
+
+        x as for `logits`. Returns (n,) float64, differentiable with respect to x, above 0 where the input is flagged
+        (the plain score, where the detector has no threshold). None: no detector guards it. Raises PluginError for a
+        detector without a gradient.
+        """
+        return None
+
+    def members(self) -> Sequence["Classifier"]:
+        """The classifiers that an ensemble is made of; or what this one was at earlier epochs of its training, the
+        earliest first, and itself last. None for most."""
+        return ()
 
     def parts(self, x: Tensor) -> Tensor:
         """Which of `part_names` a pass over each input runs: (n, len(part_names)) bool on the CPU."""
@@ -111,9 +126,10 @@ class Adapter(Plugin, ABC):
 
     def place(self, classifier: Classifier, device: str) -> Classifier:
         """Move a classifier that `build` made to `device` ("cpu", "cuda:0"). The default moves its module."""
-        if classifier.module is not None:
-            classifier.module.to(device)
-            classifier.device = device
+        for part in (*classifier.members(), classifier):
+            if part.module is not None:
+                part.module.to(device)
+                part.device = device
         return classifier
 
     def training(self) -> "Training | None":
@@ -154,6 +170,7 @@ class Training(ABC):
 
     data: "DatasetChoice"  # what it is trained on
     parent: "Adapter | None" = None  # a model whose trained weights it starts from
+    also: "tuple[DatasetChoice, ...]" = ()  # further data, which it loads itself: their digests join its identity
     uses: tuple[type[Plugin], ...] = ()  # other plugins whose source decides the outcome, too
 
     @abstractmethod

@@ -21,19 +21,26 @@ def features(model: Classifier, x: Tensor, layer: str | None, pool: bool = False
     pool: average over all positions of each channel first. Raises PluginError where there is no such layer.
     """
     with torch.no_grad():
-        found = model.features(x, layer) if layer is not None else penultimate(model, x)[0]
+        return activations(model, x, layer, pool).cpu()
+
+
+def activations(model: Classifier, x: Tensor, layer: str | None, pool: bool = False) -> Tensor:
+    """The same on the model's device, with a gradient to x."""
+    found = model.features(x, layer) if layer is not None else penultimate(model, x)[0]
     if pool and found.ndim > 2:
         found = found.flatten(2).mean(dim=2)
-    return found.flatten(1).double().cpu()
+    return found.flatten(1).double()
 
 
 def penultimate(model: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What enters the last linear layer, (n, m), and the logits (n, classes), of one pass, on the model's device."""
+    """What enters the last linear layer, (n, m), and the logits (n, classes), of one pass, on the model's device.
+
+    Both with a gradient to x, unless that is switched off.
+    """
     seen: list[Tensor] = []
-    hook = last_linear(model).register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach()))
+    hook = last_linear(model).register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     try:
-        with torch.no_grad():
-            logits = model.logits(x)
+        logits = model.logits(x)
     finally:
         hook.remove()
     if len(seen) != 1 or len(seen[0]) != len(x):

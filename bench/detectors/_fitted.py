@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 import safetensors.numpy
+import torch
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 from torch import Tensor
@@ -97,6 +98,10 @@ class Fitted(Detector):
         if name not in self._arrays:
             raise PluginError(f"detector '{self.name}' has not been fitted", "call `fit`, then `restore` its state")
         return self._arrays[name]
+
+    def tensor(self, name: str, like: Tensor) -> Tensor:
+        """The same as a float64 tensor on the device of another."""
+        return torch.from_numpy(self.known(name)).to(like.device, torch.float64)
 
     def _knowing(self, arrays: Arrays) -> Self:
         copy = self.model_copy()

@@ -18,7 +18,9 @@ class Energy(Detector):
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
 
+    def differentiable(self, model: Classifier, x: Tensor) -> Tensor:
+        return -self.temperature * (model.logits(x).double() / self.temperature).logsumexp(dim=1)
+
     def score(self, model: Classifier, x: Tensor, random: SampleRandom) -> NDArray[np.float64]:
         with torch.no_grad():
-            scaled = model.logits(x).double() / self.temperature
-        return (-self.temperature * scaled.logsumexp(dim=1)).cpu().numpy()
+            return self.differentiable(model, x).cpu().numpy()

@@ -13,7 +13,10 @@ from bench.randomness import SampleRandom
 class Entropy(Detector):
     """Entropy of the softmax: 0 for a certain classifier, log(classes) for one that has no idea."""
 
+    def differentiable(self, model: Classifier, x: Tensor) -> Tensor:
+        entropy: Tensor = torch.special.entr(model.logits(x).double().softmax(dim=1)).sum(dim=1)
+        return entropy
+
     def score(self, model: Classifier, x: Tensor, random: SampleRandom) -> NDArray[np.float64]:
         with torch.no_grad():
-            entropy: Tensor = torch.special.entr(model.logits(x).double().softmax(dim=1)).sum(dim=1)
-        return entropy.cpu().numpy()
+            return self.differentiable(model, x).cpu().numpy()

@@ -3,12 +3,13 @@
 from typing import Annotated
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
 from bench.contracts import Classifier, Samples, detector
-from bench.detectors._features import Rows, blocks, features
+from bench.detectors._features import Rows, activations, blocks, features
 from bench.detectors._fitted import Arrays, Fitted
 from bench.detectors._neighbours import nearest
 
@@ -30,6 +31,11 @@ class NearestNeighbours(Fitted):
 
     def own_distances(self, model: Classifier, samples: Samples, rows: Rows) -> NDArray[np.float64]:
         return self._kth(None)
+
+    def differentiable(self, model: Classifier, x: Tensor) -> Tensor:
+        found = activations(model, x, self.layer, self.pool)
+        scaled = found / found.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        return torch.cdist(scaled, self.tensor("points", found)).kthvalue(self.k, dim=1).values
 
     def _kth(self, queries: NDArray[np.float64] | None) -> NDArray[np.float64]:
         found, _ = nearest(self.known("points").astype(np.float64), queries, self.k)

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.contracts import Classifier, Samples, detector
-from bench.detectors._features import Moments, Rows, blocks, features
+from bench.detectors._features import Moments, Rows, activations, blocks, features
 from bench.detectors._fitted import Arrays, Fitted
 from bench.errors import PluginError
 
@@ -36,6 +36,11 @@ class Mahalanobis(Fitted):
             raise PluginError("the features do not vary within classes", "fit on more data, or choose another layer")
         means = torch.stack([found.mean for found in by_class if found.mean is not None])
         return {"means": means.numpy(), "precision": torch.linalg.pinv(within, hermitian=True).numpy()}
+
+    def differentiable(self, model: Classifier, x: Tensor) -> Tensor:
+        found = activations(model, x, self.layer, self.pool)
+        gaps = found[:, None] - self.tensor("means", found)
+        return ((gaps @ self.tensor("precision", found)) * gaps).sum(dim=2).amin(dim=1)
 
     def distances(self, model: Classifier, x: Tensor) -> NDArray[np.float64]:
         found = features(model, x, self.layer, self.pool).numpy()

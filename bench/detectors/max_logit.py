@@ -13,6 +13,9 @@ from bench.randomness import SampleRandom
 class MaxLogit(Detector):
     """Minus the largest logit."""
 
+    def differentiable(self, model: Classifier, x: Tensor) -> Tensor:
+        return -model.logits(x).double().amax(dim=1)
+
     def score(self, model: Classifier, x: Tensor, random: SampleRandom) -> NDArray[np.float64]:
         with torch.no_grad():
-            return -model.logits(x).double().amax(dim=1).cpu().numpy()
+            return self.differentiable(model, x).cpu().numpy()

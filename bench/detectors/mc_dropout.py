@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from bench.contracts import Classifier, Detector, detector
+from bench.detectors._disagreement import Measure, disagreement
 from bench.errors import PluginError
 from bench.randomness import SampleRandom
 
@@ -28,21 +29,11 @@ class McDropout(Detector):
     """
 
     passes: Annotated[int, Field(ge=2)] = 50
-    measure: Literal["entropy", "mutual_information", "variation_ratio"] = "entropy"
+    measure: Measure = "entropy"
 
     def score(self, model: Classifier, x: Tensor, random: SampleRandom) -> NDArray[np.float64]:
-        votes = torch.zeros((len(x), model.classes), dtype=torch.float64)
-        mean, entropies = torch.zeros_like(votes), torch.zeros(len(x), dtype=torch.float64)
         with torch.no_grad(), _dropping(model, random):
-            for _ in range(self.passes):
-                p = model.logits(x).double().softmax(dim=1).cpu()
-                mean += p / self.passes
-                entropies += torch.special.entr(p).sum(dim=1) / self.passes
-                votes[torch.arange(len(x)), p.argmax(dim=1)] += 1
-        if self.measure == "variation_ratio":
-            return (1 - votes.amax(dim=1) / self.passes).numpy()
-        entropy: Tensor = torch.special.entr(mean).sum(dim=1)
-        return (entropy if self.measure == "entropy" else entropy - entropies).numpy()
+            return disagreement((model.logits(x) for _ in range(self.passes)), self.measure)
 
 
 @contextmanager

@@ -27,6 +27,11 @@ class OdinLiang(Detector):
     epsilon: Annotated[float, Field(ge=0)] = 0.0014
 
     def score(self, model: Classifier, x: Tensor, random: SampleRandom) -> NDArray[np.float64]:
+        with torch.no_grad():
+            return self.differentiable(model, x.detach()).cpu().numpy()
+
+    def differentiable(self, model: Classifier, x: Tensor) -> Tensor:
+        """Exact almost everywhere: the sign in the step has no gradient, so x̃ moves as x does."""
         if model.gradients is Gradients.NONE and self.epsilon > 0:
             raise PluginError("detector 'odin_liang' needs gradients, and this model has none", "set `epsilon: 0`")
         if self.epsilon > 0:
@@ -35,7 +40,5 @@ class OdinLiang(Detector):
                 logits = model.logits(moving) / self.temperature
                 loss = F.cross_entropy(logits, logits.detach().argmax(dim=1), reduction="sum")
                 (gradient,) = torch.autograd.grad(loss, moving)
-            x = (x - self.epsilon * gradient.sign()).detach()
-        with torch.no_grad():
-            scaled = model.logits(x).double() / self.temperature
-        return -scaled.softmax(dim=1).amax(dim=1).cpu().numpy()
+            x = x - self.epsilon * gradient.sign()
+        return -(model.logits(x).double() / self.temperature).softmax(dim=1).amax(dim=1)

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bench.contracts import Classifier, Samples, detector
-from bench.detectors._features import Rows, blocks, features, moments
+from bench.detectors._features import Rows, activations, blocks, features, moments
 from bench.detectors._fitted import Arrays, Fitted
 from bench.detectors._neighbours import densities, outlier_factor
 from bench.errors import PluginError
@@ -67,6 +67,23 @@ class OdinPca(Fitted):
 
     def distances(self, model: Classifier, x: Tensor) -> Floats:
         return self._distances(self._of(model, x), themselves=False)
+
+    def differentiable(self, model: Classifier, x: Tensor) -> Tensor | None:
+        """None with `lof`, whose neighbours change from point to point."""
+        if "lof" in self.scores:
+            return None
+        found = activations(model, x, self.layer, self.pool)
+        centred = found - self.tensor("mean", found)
+        t = centred @ self.tensor("components", found).T
+        made = {
+            "rss": lambda: (centred - t @ self.tensor("components", found)).square().sum(dim=1),
+            "mahalanobis": lambda: (t.square() / self.tensor("variances", found)).sum(dim=1).sqrt(),
+        }
+        parts = torch.stack([made[score]() for score in self.scores], dim=1)
+        if len(self.scores) == 1:
+            return parts[:, 0]
+        ratios = parts / self.tensor("thresholds", found)
+        return ratios.amax(dim=1) if self.combine == "or" else ratios.amin(dim=1)
 
     def own_distances(self, model: Classifier, samples: Samples, rows: Rows) -> Floats:
         every = [self._of(model, x) for x in blocks(model, samples, rows, self.fit_batch)]

@@ -36,7 +36,8 @@ class Vim(Fitted):
             raise PluginError(f"detector 'vim' keeps {kept} of {m} features", f"give fewer `dimensions` than {m}")
         scatter = torch.zeros((m, m), dtype=torch.float64)
         for x in blocks(model, samples, rows, self.fit_batch):
-            z = penultimate(model, x)[0].double().cpu() - origin
+            with torch.no_grad():
+                z = penultimate(model, x)[0].double().cpu() - origin
             scatter += z.T @ z
         null = torch.linalg.eigh(scatter)[1][:, : m - kept]  # ascending: the least ones first
         arrays = {"origin": origin.numpy(), "null": null.numpy(), "alpha": np.ones(1)}
@@ -47,6 +48,12 @@ class Vim(Fitted):
             raise PluginError("detector 'vim': no features lie outside the principal space", "give fewer `dimensions`")
         return {**arrays, "alpha": np.array([largest / residual])}
 
+    def differentiable(self, model: Classifier, x: Tensor) -> Tensor:
+        z, logits = penultimate(model, x)
+        off = (z.double() - self.tensor("origin", z)) @ self.tensor("null", z)
+        found: Tensor = self.tensor("alpha", z) * off.norm(dim=1) - logits.double().logsumexp(dim=1)
+        return found
+
     def distances(self, model: Classifier, x: Tensor) -> NDArray[np.float64]:
         lengths, logits = self._parts(model, x)
         energy = np.logaddexp.reduce(logits, axis=1)
@@ -54,6 +61,7 @@ class Vim(Fitted):
 
     def _parts(self, model: Classifier, x: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Lengths of the residuals (n,), and logits (n, classes)."""
-        z, logits = penultimate(model, x)
+        with torch.no_grad():
+            z, logits = penultimate(model, x)
         off = z.double().cpu().numpy() - self.known("origin")
         return np.linalg.norm(off @ self.known("null"), axis=1), logits.double().cpu().numpy()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.records import Cell, Kind
+from bench.records import Cell, Kind, judged
 
 Array = NDArray[np.float64]
 POINTS = 101  # of a curve: more are not to be seen
@@ -44,7 +44,7 @@ def curves(cells: Iterable[Cell]) -> Curves:
     rocs: dict[str, Curve] = {}
     risk = bins = None
     for cell in cells:
-        table = cell.table
+        table = judged(cell.table) if cell.kind is Kind.DETECTOR else cell.table
         if cell.kind is Kind.CLEAN and table.num_rows and not table["confidence"].null_count:
             confidence = table["confidence"].to_numpy().astype(np.float64)
             right = table["prediction"].to_numpy() == table["label"].to_numpy()

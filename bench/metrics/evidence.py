@@ -13,7 +13,7 @@ from bench import names
 from bench.metrics import paired
 from bench.metrics.paired import Difference
 from bench.metrics.robustness import Attacked
-from bench.records import Cell, Kind, Metric, Row
+from bench.records import Cell, Kind, Metric, Row, judged
 
 Array = NDArray[np.float64]
 
@@ -159,6 +159,7 @@ def _worst(attacks: Sequence[Attacked], epsilon: float) -> Evidence:
 
 
 def _scores(table: pa.Table) -> Evidence:
+    table = judged(table)
     outlying = np.asarray(table["outlier"].combine_chunks().to_numpy(zero_copy_only=False), dtype=bool)
     samples = np.where(outlying, -1 - table["sample"].to_numpy(), table["sample"].to_numpy())
     order = np.argsort(samples, kind="stable")

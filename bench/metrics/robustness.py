@@ -11,6 +11,7 @@ from functools import reduce
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bench.metrics import intervals
@@ -167,6 +168,24 @@ def passes(table: pa.Table, column: str) -> Metric | None:
         return None
     value, low, high = intervals.mean(spent)
     return Metric(value=value, low=low, high=high, n=len(spent))
+
+
+def deceived(table: pa.Table) -> dict[str, Metric]:
+    """names.ADVERSARIAL of a detector's records whose outliers an attack made; empty for others.
+
+    Shares of the attacked samples (right untouched): `broken`, whose label was lost; `evaded`, those of them that
+    the detector did not flag.
+    """
+    made = table.filter(pc.and_(table["broken"].is_valid(), pc.fill_null(table["outlier"], False)))
+    if not made.num_rows:
+        return {}
+    made = made.filter(pa.array(_column(made, "prediction") == _column(made, "label")))
+    broken = pc.list_element(made["broken"].combine_chunks(), 0).to_numpy(zero_copy_only=False).astype(bool)
+    found = {"broken": share(broken)}
+    if not made["flagged"].null_count:
+        flagged = made["flagged"].combine_chunks().to_numpy(zero_copy_only=False).astype(bool)
+        found["evaded"] = share(broken & ~flagged)
+    return found
 
 
 def adversarial_gain(table: pa.Table) -> Metric | None:

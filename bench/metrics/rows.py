@@ -5,6 +5,7 @@ the kinds are explained in `KINDS`, and in docs/metrics.md.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -16,7 +17,7 @@ from bench.metrics import confidence, corruption, indicators, outliers, robustne
 from bench.metrics.efficiency import merged
 from bench.metrics.proofs import check_proofs, proofs, proved_counts
 from bench.metrics.robustness import Attacked
-from bench.records import Cell, Failure, Kind, Metric, Row
+from bench.records import Cell, Failure, Kind, Metric, Row, judged
 
 KINDS: Mapping[str, str] = {
     "incomplete": "Part of the work behind this figure is missing; the figure covers only what is there.",
@@ -26,6 +27,8 @@ KINDS: Mapping[str, str] = {
     "suspect": "The robustness may be misjudged: something says that the attacks' gradients are not to be trusted.",
     "surrogate": "The model's gradients are stand-ins (a straight-through estimator, say): a white-box attack may have "
     "missed what attacks without gradients find.",
+    "transferred": "Crafted on a model that this one was made from, by an attacker who does not know what was "
+    "added: it is not ranked with figures of attackers who do.",
     "floor": "Nothing survives, so that this epsilon tells no models apart.",
     "not found": "The search found no adversarial input at all for some samples, at any distance. A search without "
     "limit should always find one: the attack may have failed, not the model resisted.",
@@ -156,6 +159,8 @@ class _Line:
         self.check_complete(subject, cell)
         if cell.knowledge == "white-box" and "surrogate" in cell.table["gradients"].unique().to_pylist():
             self.flag(subject, "surrogate", "the attack followed a backward pass that is not the model's derivative")
+        if True in cell.table["transferred"].unique().to_pylist():
+            self.flag(subject, "transferred", "the attacker saw the model that this one was made from, not this one")
         self.certified += [cell]  # its own proofs have to hold as well
         for epsilon, count in proved_counts(cell):
             self.flag(subject, "proved", f"{count} of {cell.table.num_rows} samples at {epsilon:g} were not attacked")
@@ -226,6 +231,9 @@ class _Line:
     def detector(self, cell: Cell) -> None:
         self.cost(cell)
         self.check_complete(names.auroc(cell.evaluation), cell)
+        for name, share in robustness.deceived(cell.table).items():
+            self.add(f"{name}/{cell.evaluation}", share, cell)
+        cell = replace(cell, table=judged(cell.table))
         scores = cell.table["score"].to_numpy().astype(np.float64)
         outlying = cell.table["outlier"].to_numpy().astype(bool)
         inside, outside = scores[~outlying], scores[outlying]
@@ -240,8 +248,8 @@ class _Line:
             self.add(f"{name}/{cell.evaluation}", Metric(value=figure(inside, outside), n=len(scores)), cell)
         if not cell.table["flagged"].null_count:
             flagged = cell.table["flagged"].to_numpy().astype(bool)
-            for name, share in outliers.at_threshold(flagged[~outlying], flagged[outlying]).items():
-                self.add(f"{name}/{cell.evaluation}", Metric(value=share, n=len(scores)), cell)
+            for name, part in outliers.at_threshold(flagged[~outlying], flagged[outlying]).items():
+                self.add(f"{name}/{cell.evaluation}", Metric(value=part, n=len(scores)), cell)
         if self.classes and not cell.table["confidence"].null_count:
             sure = cell.table["confidence"].to_numpy().astype(np.float64)
             for name, metric in confidence.joint(sure, ~_wrong(cell) & ~outlying, self.classes).items():

@@ -63,10 +63,12 @@ def mean(name: str, found: Sequence[Count], of: Callable[[Count], float], unit: 
     return Figure(name=name, value=None if nothing else fmean(values), unit=unit, n=len(values), flags=said)
 
 
-def distribution(name: str, found: Sequence[Count]) -> list[Figure]:
-    """MACs over the inputs: mean, standard deviation (of a sample), nearest-rank p50 and p90, and the largest."""
-    first = mean(name, found, lambda one: one.macs)
-    ordered = sorted(float(one.macs) for one in found)
+def distribution(
+    name: str, found: Sequence[Count], of: Callable[[Count], float] = lambda one: one.macs
+) -> list[Figure]:
+    """`of` (MACs) over the inputs: mean, standard deviation (of a sample), nearest-rank p50 and p90, the largest."""
+    first = mean(name, found, of)
+    ordered = sorted(float(of(one)) for one in found)
     values = {
         "sd": float(np.std(ordered, ddof=1)) if len(ordered) > 1 else None,
         "p50": percentile(ordered, 0.5),

@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 
 from bench.contracts import Classifier, Figure, Probe, Realisation, Samples, probe
+from bench.disturbance import synchronise
 from bench.errors import PluginError
-from bench.probes._disturbance import synchronise
 from bench.probes._meters import nvml, rapl
 from bench.probes.latency import ready_batches
 

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from bench.contracts import Classifier, Figure, Probe, Realisation, Samples, probe
-from bench.probes._disturbance import cpu_clock, synchronise, watched
+from bench.disturbance import cpu_clock, synchronise, watched
 from bench.probes._timing import interval, percentile, queries_needed, warm_up
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}

@@ -7,11 +7,24 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from bench.contracts import Attack, Classifier, Figure, Norm, Plugin, Probe, Samples, attacks, probe
+from bench.contracts import (
+    Attack,
+    Classifier,
+    Figure,
+    Gradients,
+    Knowledge,
+    Norm,
+    Plugin,
+    Probe,
+    Samples,
+    attacks,
+    probe,
+)
 from bench.errors import PluginError
 from bench.probes._spread import STATISTICS, countable, counts, distribution, mean, spread_indices
 from bench.probes.parameters import NO_MODULE
 from bench.randomness import SampleRandom
+from bench.token_ids import check_attack
 
 
 @probe("macs_under_attack")
@@ -46,11 +59,18 @@ class MacsUnderAttack(Probe):
     def measure(self, model: Classifier, samples: Samples, artefact: bytes | None) -> Sequence[Figure]:
         if countable(model) is None:
             return [Figure(name=name, value=None, flags=(NO_MODULE,)) for name in self.figures()]
+        attack = self._attack()
+        check_attack(attack, model)
+        if attack.knowledge is Knowledge.WHITE_BOX and model.gradients is Gradients.NONE:
+            raise PluginError(
+                f"probe '{self.name}': '{attack.name}' needs gradients, and this model has none",
+                "give it an `attack` on scores or decisions",
+            )
         chosen = spread_indices(samples, self.inputs)
         x = samples.fetch(chosen).to(model.device)
         y = torch.from_numpy(samples.labels[chosen].astype(np.int64)).to(model.device)
         random = SampleRandom.of(0, f"{self.name}/{self.attack}", [int(index) for index in chosen])
-        moved = self._attack().run(model, x, y, self.epsilon, random).detach()
+        moved = attack.run(model, x, y, self.epsilon, random).detach()
         untouched, found = (counts(model, [some[row : row + 1] for row in range(len(some))]) for some in (x, moved))
         before, after = (mean("macs", some, lambda one: one.macs) for some in (untouched, found))
         ratio = after.value / before.value if before.value and after.value is not None else None

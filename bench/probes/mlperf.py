@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from bench.contracts import Classifier, Figure, Probe, Samples, probe
-from bench.probes._disturbance import synchronise, watched
+from bench.disturbance import synchronise, watched
 from bench.probes._loadgen import Verdict, load
 from bench.probes._timing import warm_up
 from bench.probes.latency import ready_batches, timed, timing_flags

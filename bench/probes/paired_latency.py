@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from bench.contracts import Classifier, Figure, PairedProbe, Samples, probe
-from bench.probes._disturbance import cpu_clock, watched
+from bench.disturbance import cpu_clock, watched
 from bench.probes._timing import interval, percentile, warm_up
 from bench.probes.latency import ready_batches, timed, timing_flags
 from bench.randomness import SampleRandom

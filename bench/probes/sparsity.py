@@ -8,7 +8,7 @@ from pydantic import Field
 from bench.contracts import Classifier, Figure, Probe, Samples, probe
 from bench.probes._counter import Count
 from bench.probes._operations import Form, Operation, han_flops
-from bench.probes._spread import countable, counts, flags, mean, spread
+from bench.probes._spread import STATISTICS, countable, counts, distribution, flags, spread
 from bench.probes.parameters import NO_MODULE
 
 SHARES = ("han/weights", "han/activations", "han/flops")
@@ -33,11 +33,11 @@ class Sparsity(Probe):
         if countable(model) is None:
             return [Figure(name=name, value=None, flags=(NO_MODULE,)) for name in self.figures()]
         found = counts(model, spread(samples, self.inputs))
-        return [mean("effective_macs", found, lambda one: one.effective_macs), *_table(found)]
+        return [*distribution("effective_macs", found, lambda one: one.effective_macs), *_table(found)]
 
     @classmethod
     def figures(cls) -> tuple[str, ...]:
-        return ("effective_macs", *SHARES)
+        return ("effective_macs", *(f"effective_macs/{key}" for key in STATISTICS), *SHARES)
 
 
 def _table(found: Sequence[Count]) -> list[Figure]:

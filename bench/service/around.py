@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bench.errors import OperatorError, SuiteError
+from bench.errors import GauntletError, OperatorError, SuiteError
 from bench.service.figures import Figures
 from bench.service.queue import Refused
 
@@ -60,6 +60,10 @@ def explain(app: FastAPI) -> None:
     def suite(_: Request, problem: SuiteError) -> JSONResponse:
         mistakes = [str(mistake) for mistake in problem.mistakes]
         return _problem(400, f"{len(mistakes)} mistakes in the suite", problem.hint or "mend them all", mistakes)
+
+    @app.exception_handler(GauntletError)
+    def expected(_: Request, problem: GauntletError) -> JSONResponse:
+        return _problem(400, problem.message, problem.hint)
 
     @app.exception_handler(RequestValidationError)
     def parameters(_: Request, problem: RequestValidationError) -> JSONResponse:

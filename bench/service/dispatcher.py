@@ -18,7 +18,7 @@ from bench import run as engine
 from bench.cluster import Cluster, RayPool, Share, cluster
 from bench.dispatch import Canceled, Dispatcher, Event
 from bench.errors import GauntletError, TrackingError
-from bench.jobs import AnyJob, TaskJob, TrainJob
+from bench.jobs import AnyJob, FitJob, TaskJob, TrainJob
 from bench.run import DRAINING, STARTUP, Options, Stopped
 from bench.service import intake
 from bench.service.database import State, Submission
@@ -273,7 +273,7 @@ class _Submission(threading.Thread):
 
 
 class _Pool:
-    """Workers that get tickets. A training's label says whose it is."""
+    """Workers that get tickets. The label of a training or fit says whose it is."""
 
     def __init__(self, pool: RayPool) -> None:
         self._pool = pool
@@ -285,6 +285,8 @@ class _Pool:
         inner = job.job
         if isinstance(inner, TrainJob):
             inner = TrainJob(replace(inner.task, label=f"{job.stream.submission}|{inner.task.label}"))
+        elif isinstance(inner, FitJob):
+            inner = FitJob(replace(inner.task, label=f"{job.stream.submission}|{inner.task.label}"))
         self._pool.submit(worker, inner)
 
     def wait(self, seconds: float) -> list[Event]:

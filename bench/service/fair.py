@@ -171,13 +171,14 @@ class FairQueue:
                 each.stream.open -= 1
             self._changed.notify_all()
 
-    def progress(self, label: str, done: int, total: int) -> None:
-        """How far a training is. label: SUBMISSION|LABEL."""
-        submission, _, name = label.partition("|")
+    def progress(self, title: str, done: int, total: int) -> None:
+        """How far a training or fit is. title: `train SUBMISSION|LABEL`, `fit SUBMISSION|LABEL`."""
+        kind, _, rest = title.partition(" ")
+        submission, _, name = rest.partition("|")
         with self._changed:
             told = [stream.progress for stream in self._streams if stream.submission == submission]
         for tell in told:
-            tell(name, done, total)
+            tell(f"{kind} {name}", done, total)
 
     def turn(self, seconds: float) -> bool | None:
         """Whose turn it is: True for tasks that need the machine for themselves, None where there is nothing to do

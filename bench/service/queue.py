@@ -170,7 +170,12 @@ class Queue:
 
 def say(session: Session, submission: str, kind: str, text: str, now: float) -> None:
     """Add an event in this very transaction."""
-    session.add(Event(submission=submission, time=now, kind=kind, text=text))
+    session.add(Event(submission=submission, time=now, kind=kind, text=storable(text)))
+
+
+def storable(text: str) -> str:
+    """Text that every database takes: messages of foreign code may hold zero bytes and halves of characters."""
+    return text.replace("\x00", "\\0").encode(errors="replace").decode()
 
 
 def day(now: float) -> str:

@@ -103,12 +103,12 @@ class Child:
             self.deaths = 1 if now - self.started > STEADY else self.deaths + 1
             wait = min(SLOWEST, 0.5 * 2.0 ** (self.deaths - 1))
             code, self.process, self.due = self.process.returncode, None, now + wait
-            log.warning("a process has died", extra={"process": self.name, "code": code, "again_in": wait})
+            log.warning("a process has died", extra={"child": self.name, "code": code, "again_in": wait})
         if now >= self.due:
             environment = {**os.environ, **self.environment, SUPERVISED: "1"}
             self.process = subprocess.Popen(self.command, env=environment, stdin=subprocess.PIPE)
             self.started = now
-            log.info("started", extra={"process": self.name, "pid": self.process.pid})
+            log.info("started", extra={"child": self.name, "pid": self.process.pid})
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -120,7 +120,7 @@ class Child:
         try:
             self.process.wait(max(0.1, until - time.monotonic()))
         except subprocess.TimeoutExpired:
-            log.warning("killed, since it did not end", extra={"process": self.name})
+            log.warning("killed, since it did not end", extra={"child": self.name})
             self.process.kill()
             self.process.wait()
 

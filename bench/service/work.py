@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from bench.errors import OperatorError
 from bench.service.database import Attempt, Database, Lease, Outbox, State, Submission, Usage
-from bench.service.queue import Quotas, day, say
+from bench.service.queue import Quotas, day, say, storable
 
 TERM = 15.0  # seconds that a lease lasts without being renewed
 AGEING = 600.0  # seconds of waiting that count as one step of priority
@@ -131,7 +131,7 @@ class Work:
         with self._acting() as session:
             now = self._clock()
             found = session.get_one(Submission, submission)
-            found.state, found.wish, found.message, found.eta = state, None, message[:NOTE], None
+            found.state, found.wish, found.message, found.eta = state, None, storable(message[:NOTE]), None
             found.ended = None if state in (State.PAUSED, State.QUEUED) else now
             session.execute(
                 update(Attempt)
@@ -161,7 +161,11 @@ class Work:
         with self._acting() as session:
             entry = session.get_one(Outbox, submission)
             wait = min(3600.0, 5.0 * 2.0**entry.tries)
-            entry.tries, entry.due, entry.problem = min(entry.tries + 1, 30), self._clock() + wait, problem[:NOTE]
+            entry.tries, entry.due, entry.problem = (
+                min(entry.tries + 1, 30),
+                self._clock() + wait,
+                storable(problem[:NOTE]),
+            )
             return wait
 
     # --- inside

@@ -111,8 +111,8 @@ def test_the_policy_learns_to_run_a_block_for_those_inputs_alone_that_need_it():
     torch.manual_seed(0)
     net = Needy()
     x = torch.cat([0.4 * torch.rand(256, 1, 8, 8), 0.6 + 0.4 * torch.rand(256, 1, 8, 8)])
-    recipe = Recipe(epochs=25, batch_size=32, learning_rate=0.01, schedule="constant")
-    learner = _Learner(net, penalty=2.0, entropy=0.0)
+    recipe = Recipe(epochs=25, batch_size=32, learning_rate=0.005, schedule="constant")
+    learner = _Learner(net, penalty=2.0, decay=0.03)
     y = torch.zeros(len(x), dtype=torch.int64)
     y[-1] = 1  # there are two classes
     train(learner, x, y, recipe, seed=0, report=Quiet(), loss=_policy_loss, before_step=learner.begin)

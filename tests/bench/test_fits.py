@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import tests.detectors.plugins  # noqa: F401 - registers a model and its data
-from bench import plugins
+from bench import detection, plugins
 from bench.contracts import detectors
+from bench.disturbance import Disturbance
 from bench.names import COST_SUFFIX
 from bench.plan import CellPlan
 from bench.records import Kind, Reason, decode
@@ -15,6 +16,7 @@ from bench.resolve import Resolver
 from bench.store import Store
 from bench.suite import Suite
 from bench.worker import Failed, FitTask, Measured, Worker
+from tests.detectors.nets import Quiet
 
 plugins.load_built_in()
 
@@ -39,7 +41,7 @@ def resolver(store: Store, asked: Suite) -> Resolver:
 
 def fit(store: Store, asked: Suite) -> FitTask:
     [task] = resolver(store, asked).resolve()[1]
-    outcome = Worker([], store.blob).fit(task)
+    outcome = Worker([], store.blob).fit(task, Quiet())
     assert isinstance(outcome, Measured)
     store.set_trained(task.key, store.put_blob(outcome.data), outcome.seconds)
     return task
@@ -136,7 +138,7 @@ def test_the_cost_of_a_detector_is_an_evaluation_of_its_own_that_uses_the_same_f
 
 def test_a_fit_that_fails_says_why(store: Store) -> None:
     [task] = resolver(store, suite({"args": {"layer": "nrm"}})).resolve()[1]
-    outcome = Worker([], store.blob).fit(task)
+    outcome = Worker([], store.blob).fit(task, Quiet())
     assert isinstance(outcome, Failed)
     assert outcome.reason is Reason.ADAPTER
     assert "no feature layer 'nrm' - did you mean 'norm'" in outcome.message
@@ -145,3 +147,30 @@ def test_a_fit_that_fails_says_why(store: Store) -> None:
 def test_a_detector_that_needs_no_fit_plans_none(store: Store) -> None:
     resolved, todo = resolver(store, suite({"detector": "energy"})).resolve()
     assert (resolved.fits, todo) == ((), [])
+
+
+def test_each_block_that_a_fit_asks_for_is_a_sign_of_life(store: Store) -> None:
+    [task] = resolver(store, suite({"args": {"fit_batch": 20}})).resolve()[1]
+    report = Quiet()
+    Worker([], store.blob).fit(task, report)
+    shares = [done / total for done, total in report.steps]
+    assert len(shares) >= 5  # 90 samples to learn from, 10 for the threshold
+    assert shares == sorted(shares)
+    assert shares[0] == 0.2
+    assert shares[-1] == 1
+
+
+def test_a_cost_that_was_disturbed_is_flagged(store: Store, monkeypatch) -> None:
+    def crowded(work, device):
+        work()
+        return Disturbance(share=0.5, switches=300.0, drift=0.0)
+
+    monkeypatch.setattr(detection, "watched", crowded)
+    asked = suite({"cost": True})
+    fit(store, asked)
+    [task] = cell(store, asked, f"rss{COST_SUFFIX}").tasks()
+    overhead, passes = decode(Worker([], store.blob).run(task).data).to_pylist()
+    assert overhead["flags"] == [
+        "contended: its thread had the core for 50% of the time; 300 involuntary context switches per second"
+    ]
+    assert passes["flags"] == []

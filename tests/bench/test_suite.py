@@ -152,7 +152,7 @@ def test_the_metrics_of_a_suite_are_known_before_it_runs(tmp_path: Path) -> None
             "t_net\n    registered: x\n    args",
             "has one of `adapter:` (built here), `recipe:` (trained here) and `registered:`",
         ),
-        ("{name: other, adapter: t_net}", "{name: other}", "6:5: models[1]: a model has either `adapter:`"),
+        ("{name: other, adapter: t_net}", "{name: other}", "6:5: models[1]: a model has one of `adapter:`"),
         ("{name: other, adapter: t_net}", "other", "6:5: models[1]: must be a mapping (`key: value`), got 'other'"),
         (
             "name: other",
@@ -332,6 +332,13 @@ def test_a_baseline_is_a_model_of_the_suite_and_gives_ratios_as_columns(tmp_path
     assert suite(good, tmp_path).models[1].baseline == "net"
     [found] = mistakes(good.replace("baseline: net", "baseline: nett"), tmp_path)
     assert found.endswith("models[1].baseline: no model 'nett' in this suite - did you mean 'net'?")
+
+
+def test_an_attack_is_crafted_on_a_model_of_the_suite(tmp_path: Path) -> None:
+    good = change(("{attack: t_lib.near, norm: l2}", "{attack: t_lib.near, norm: l2, crafted_on: net}"))
+    assert suite(good, tmp_path).evaluations.attacks[1].crafted_on == "net"
+    [found] = mistakes(good.replace("crafted_on: net", "crafted_on: nett"), tmp_path)
+    assert found.endswith("attacks[1].crafted_on: no model 'nett' in this suite - did you mean 'net'?")
 
 
 def test_a_probe_that_compares_needs_a_model_with_a_baseline(tmp_path: Path) -> None:

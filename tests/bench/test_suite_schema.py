@@ -87,7 +87,7 @@ def test_a_built_in_suite_is_right_and_validates(path: Path, tmp_path: Path) -> 
     assert suite.name == path.stem
     assert errors(read(path).data) == []
     assert parse(to_yaml(suite).encode(), "again.yaml", path.parent) == suite
-    typo = path.read_text().replace("adapter: ", "adaptor: ", 1)
+    typo = path.read_text().replace("\ndatasets:", "\ndataset:", 1)
     assert errors(compose(typo, "typo.yaml").data)
 
 

@@ -8,10 +8,15 @@ import torch
 
 import bench.detectors.odin_pca  # noqa: F401 - registers the detector
 from adapters.binarised import Binarised
+from adapters.block_drop import BlockDropModel
 from adapters.certified import Certified
+from adapters.checkerboard import Checkerboard
 from adapters.cnn import Cnn
 from adapters.deployed import pack as pack_deployed
+from adapters.doubly_nested import DoublyNestedModel
+from adapters.ensemble import EnsembleAdapter, packed
 from adapters.family import Family
+from adapters.lstm import Lstm
 from adapters.odin_cnn import OdinCnn
 from adapters.reference import SmallCnn, SmallCnnBinarised, SmallCnnPruned
 from adapters.reference_nets import binary_weights, pack
@@ -59,6 +64,12 @@ def _odin_cnn() -> tuple[Adapter, bytes]:
     return adapter, state_to_bytes(adapter.net().state_dict())
 
 
+def _ensemble() -> tuple[Adapter, bytes]:
+    inside = OdinCnn(size=8, padding=1, classes=3)
+    adapter = EnsembleAdapter(adapter="odin_cnn", args={"size": 8, "padding": 1, "classes": 3}, members=2)
+    return adapter, packed([state_to_bytes(inside.net().state_dict()) for _ in range(2)])
+
+
 def _built(name: str, fields: dict[str, object], weights: bytes) -> tuple[Adapter, bytes]:
     return adapters.build(name, models.FIELDS | fields), weights
 
@@ -73,6 +84,29 @@ def _deployed() -> tuple[Adapter, bytes]:
         "stochastic": False, "gradients": "exact", "realisation": "dense",
     }  # fmt: skip
     return adapter, pack_deployed(weights, weights, facts)
+
+
+def _untrained(cls: type[Family], **fields: object) -> tuple[Adapter, bytes]:
+    """With random weights: what is checked holds before training as after it."""
+    adapter = cls.model_validate({"data": {"dataset": "digits"}} | fields)
+    torch.manual_seed(0)
+    return adapter, state_to_bytes(adapter.net().state_dict())
+
+
+def _checkerboard() -> tuple[Adapter, bytes]:
+    adapter = Checkerboard(data=DatasetChoice(dataset="digits"), padding="fixed")
+    before = {f"before.{name}": value for name, value in adapter.control().net().state_dict().items()}
+    return adapter, state_to_bytes(adapter.net().state_dict() | before)
+
+
+def _lstm() -> tuple[Adapter, bytes]:
+    words = ("", "<unknown>", *"abcdefgh")
+    ids = torch.randint(1, len(words), (12, 6), generator=torch.Generator().manual_seed(0))
+    data = Samples(np.arange(12) % 3, lambda rows: ids[rows], (6,), Bounds(0, 9), ("a", "b", "c"), "random", {}, words)
+    adapter = Lstm.model_validate({"hidden": 4, "train": {"epochs": 1, "batch_size": 4}})
+    training = adapter.training()
+    assert training is not None
+    return adapter, training.train(data, None, 0, _Silent())
 
 
 def _family(adapter: Family, parent: bytes | None = None) -> tuple[Adapter, bytes]:
@@ -115,7 +149,12 @@ EXAMPLES: dict[str, Callable[[], tuple[Adapter, bytes | None]]] = {
     "certified": lambda: _family(Certified(**DIGITS)),
     "cnn": _cnn,
     "deployed": _deployed,
+    "ensemble": _ensemble,
     "growl": lambda: _derived("growl", strength=0.01, spread=0.01),
+    "block_drop": lambda: _untrained(BlockDropModel),
+    "checkerboard": _checkerboard,
+    "doubly_nested": lambda: _untrained(DoublyNestedModel, threshold=0.12),
+    "lstm": _lstm,
     "mlflow": _mlflow,
     "monte_carlo_quantised": lambda: _derived("monte_carlo_quantised"),
     "odin_cnn": _odin_cnn,
@@ -129,6 +168,7 @@ EXAMPLES: dict[str, Callable[[], tuple[Adapter, bytes | None]]] = {
     "small_cnn": lambda: _reference(SmallCnn),
     "small_cnn_binarised": lambda: _reference(SmallCnnBinarised),
     "small_cnn_pruned": lambda: _reference(SmallCnnPruned),
+    "smoothed": lambda: (adapters.build("smoothed", {"model": {"adapter": "small_cnn"}}), _reference(SmallCnn)[1]),
     "zeroed": lambda: (adapters.build("zeroed", {"model": {"adapter": "small_cnn"}}), _reference(SmallCnn)[1]),
     "torch": lambda: (adapters.build("torch", TORCH), models.state_bytes(models.small_net())),
     "torch_export": lambda: _built(

@@ -133,6 +133,39 @@ class LayerOfOneRow(MissingLayer):
         return x.float().flatten(1).mean(0, keepdim=True)
 
 
+class NeighbouringParts(Honest):
+    part_names = ("block",)
+
+    def parts(self, x: Tensor) -> Tensor:
+        flat = x.float().flatten(1).mean(1)
+        return (flat >= flat.mean())[:, None]
+
+
+class UnnamedParts(Honest):
+    def parts(self, x: Tensor) -> Tensor:
+        return torch.ones((len(x), 1), dtype=torch.bool)
+
+
+class Reading(Without):
+    """Of token ids; right as long as its bounds are the ids of its vocabulary."""
+
+    input_shape = (5,)
+    bounds = Bounds(0, 6)
+    vocabulary = ("", "<unknown>", *"abcde")
+
+    def logits(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot(x.long(), 7).float().sum(1)[:, :3]
+
+
+class WrongIds(Reading):
+    bounds = Bounds(0, 7)
+
+
+class OtherIds(Reading):
+    def logits(self, x: Tensor) -> Tensor:
+        return super().logits(x) + (x.dtype == torch.int32)
+
+
 class Detached(Honest):
     def logits(self, x: Tensor) -> Tensor:
         return super().logits(x).detach()
@@ -199,6 +232,10 @@ BREACHES: dict[
     "computing in float16": (HalfPrecision, "dtypes", "float16"),
     "a feature layer that is not there": (MissingLayer, "features", "no feature layer 'relu'"),
     "features without rows": (LayerOfOneRow, "features", "(1, 64)"),
+    "parts that hang on the neighbours": (NeighbouringParts, "parts", "neighbours"),
+    "parts that have no name": (UnnamedParts, "parts", "(4, 1), not bool (4, 0)"),
+    "bounds that are not the ids of the vocabulary": (WrongIds, "declared", "the ids of 7 tokens"),
+    "other logits for ids of another type": (OtherIds, "dtypes", "int32"),
     "exact, but no gradient": (Detached, "gradients", "RuntimeError"),
     "exact, but twice the slope": (TwiceTheSlope, "gradients", "finite differences"),
     "exact, but straight-through": (StraightThrough, "gradients", "finite differences"),
@@ -226,6 +263,15 @@ def test_the_checker_notices(case: str) -> None:
 
 def test_the_checker_finds_nothing_where_there_is_nothing() -> None:
     assert [result for result in check(Example(case="honest"), None) if not result.ok] == []
+
+
+def test_the_checker_finds_nothing_wrong_with_an_honest_reader_of_texts() -> None:
+    class Text(Adapter):
+        def build(self, weights: bytes | None) -> Classifier:
+            return Reading()
+
+    results = check(Text(), None)
+    assert [result for result in results if not result.ok and result.name != "spec"] == []
 
 
 def test_the_checker_takes_inputs_of_the_user() -> None:

@@ -17,7 +17,9 @@ import adapters.idx
 import adapters.image_folder
 import adapters.npz
 import adapters.outlier_sets
-import adapters.shifts  # noqa: F401 - each registers its data sets
+import adapters.scipy_docs
+import adapters.shifts
+import adapters.text_file  # noqa: F401 - each registers its data sets
 from bench.catalogue import CATALOGUE
 from bench.contracts import Samples, datasets
 from bench.data import ROOT
@@ -133,6 +135,13 @@ def huggingface(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
     return {"path": "saved", "size": (5, 4)}
 
 
+def text_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
+    for split in SPLITS:
+        lines = [f"{split} says word{number} number {number},{number % 3}\n" for number in range(12)]
+        (root / f"{split}.csv").write_text("text,label\n" + "".join(lines))
+    return {"path": "{split}.csv"}
+
+
 EXAMPLES: dict[str, Callable[[Path, pytest.MonkeyPatch], Arguments]] = {
     "digits": digits,
     "idx": idx,
@@ -147,6 +156,8 @@ EXAMPLES: dict[str, Callable[[Path, pytest.MonkeyPatch], Arguments]] = {
     "adversarial": adversarial,
     "classes_of": classes_of,
     "noise": noise,
+    "scipy_docs": digits,
+    "text_file": text_file,
     "corrupted": corrupted,
     "rotated": rotated,
 }
@@ -196,7 +207,8 @@ def test_samples_have_the_promised_shapes_types_and_bounds(load: Example) -> Non
         assert len(set(samples.class_names)) == len(samples.class_names)
         x = samples.fetch(np.arange(n))
         assert x.shape == (n, *samples.input_shape)
-        assert x.dtype == torch.float32
+        assert x.dtype == (torch.int64 if samples.vocabulary else torch.float32)
+        assert not samples.vocabulary or samples.bounds == (0, len(samples.vocabulary) - 1)
         assert not x.requires_grad
         assert samples.bounds.low <= float(x.min()) < float(x.max()) <= samples.bounds.high
 
@@ -213,7 +225,7 @@ def test_what_is_fetched_may_be_changed_without_changing_the_data(load: Example)
     samples = load()
     first = samples.fetch(np.array([1, 2]))
     kept = first.clone()
-    first.fill_(0.5)
+    first.fill_(3 if samples.vocabulary else 0.5)
     assert torch.equal(samples.fetch(np.array([1, 2])), kept)
 
 

@@ -14,7 +14,7 @@ from tests.detectors import nets
 plugins.load_built_in()
 OURS = [name for name in detectors if detectors.get(name).__module__.startswith("bench.detectors.")]
 FITTED = [name for name in OURS if detectors.get(name).fits]
-ARGUMENTS: dict[str, dict[str, object]] = {"mc_dropout": {"passes": 5}}
+ARGUMENTS: dict[str, dict[str, object]] = {"mc_dropout": {"passes": 5}, "pes": {"q": 20}}
 X = nets.inputs(6, seed=3)
 
 
@@ -46,7 +46,7 @@ def test_a_score_does_not_depend_on_the_neighbours_in_the_batch(name: str) -> No
 
 @pytest.mark.parametrize("name", FITTED)
 def test_a_fit_gives_the_same_bytes_twice_leaves_the_model_alone_and_sets_a_threshold(name: str) -> None:
-    detector, model = detectors.build(name, {}), nets.model()
+    detector, model = detectors.build(name, ARGUMENTS.get(name, {})), nets.model()
     with Untouched(model, name):
         first, again = (detector.fit(model, nets.samples(), 1) for _ in range(2))
     assert first == again

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.torch_classifier import TorchClassifier
-from bench.contracts import Bounds, Samples
+from bench.contracts import Bounds, Report, Samples
 from bench.randomness import SampleRandom
 
 SHAPE = (1, 6, 6)
@@ -27,11 +27,22 @@ class Small(nn.Module):
         return self.head(self.act(self.hidden(x.flatten(1))))
 
 
-def model(dropout: float = 0.3) -> TorchClassifier:
+class Grown(TorchClassifier):
+    """Has two earlier selves: other random weights."""
+
+    def members(self) -> list[TorchClassifier]:
+        return [*(_one(self.module.drop.p, seed) for seed in (1, 2)), self]
+
+
+def _one(dropout: float, seed: int, kind: type[TorchClassifier] = TorchClassifier) -> TorchClassifier:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         net = Small(dropout)
-    return TorchClassifier(net, input_shape=SHAPE, classes=3, feature_layers=("norm", "act"))
+    return kind(net, input_shape=SHAPE, classes=3, feature_layers=("norm", "act"))
+
+
+def model(dropout: float = 0.3) -> TorchClassifier:
+    return _one(dropout, 0, Grown)
 
 
 def inputs(n: int, seed: int = 0) -> Tensor:
@@ -59,3 +70,13 @@ def features(x: Tensor, layer: str = "act") -> np.ndarray:
 def logits(x: Tensor) -> np.ndarray:
     with torch.no_grad():
         return model().logits(x).double().numpy()
+
+
+class Quiet(Report):
+    """Keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, int]] = []
+
+    def step(self, done: int, total: int, **figures: float) -> None:
+        self.steps.append((done, total))

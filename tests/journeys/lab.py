@@ -5,7 +5,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
+from pydantic import PrivateAttr
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
@@ -15,11 +17,13 @@ from bench.contracts import (
     Bounds,
     Classifier,
     Dataset,
+    Detector,
     Norm,
     Samples,
     adapter,
     attack,
     dataset,
+    detector,
 )
 from bench.randomness import SampleRandom
 
@@ -99,6 +103,32 @@ class LabMeans(Adapter):
         if self.fault == "build":
             raise RuntimeError("no such shelf")
         return Shaky(self.fault, Path(self.mark) if self.mark else None)
+
+
+@detector("lab_mean_distance")
+class LabMeanDistance(Detector):
+    """Distance to the mean of the inliers, which it looks at in ten blocks; slow on request."""
+
+    fits = True
+    pause: float = 0.0  # seconds per block
+
+    _mean: np.ndarray | None = PrivateAttr(default=None)
+
+    def fit(self, model: Classifier, samples: Samples, seed: int) -> bytes:
+        parts = []
+        for rows in np.array_split(np.arange(len(samples)), 10):
+            time.sleep(self.pause)
+            parts.append(samples.fetch(rows).double().sum(dim=0))
+        mean = torch.stack(parts).sum(dim=0) / len(samples)
+        return safetensors.torch.save({"mean": mean})
+
+    def restore(self, state: bytes) -> "LabMeanDistance":
+        ready = self.model_copy()
+        ready._mean = safetensors.torch.load(state)["mean"].numpy()
+        return ready
+
+    def score(self, model: Classifier, x: Tensor, random: SampleRandom) -> np.ndarray:
+        return np.linalg.norm(x.double().numpy() - self._mean, axis=1)
 
 
 @attack("lab_shove")

@@ -1,6 +1,10 @@
 """Detectors are fitted and scored like everything else: sharded, the same bytes, and a failure costs its own."""
 
 import json
+import os
+import signal
+import subprocess
+import time
 from typing import Any
 
 import pytest
@@ -56,3 +60,40 @@ def test_detectors_and_a_model_that_refuses_give_the_same_bytes_on_one_worker_an
 
     project.run("two", "--workers", "2", code=1)
     assert project.records("one") == project.records("two")
+
+
+@pytest.mark.timeout(900)
+def test_a_run_killed_among_its_fits_keeps_those_that_are_done_and_ends_with_the_same_bytes(project: Project):
+    """Each fit takes twice the timeout: the blocks that it asks for are signs of life."""
+    outliers = {"dataset": "lab_digits", "split": "train", "limit": 50}
+    names = ("first", "second", "third")
+    detectors = [
+        {"detector": "lab_mean_distance", "name": name, "outliers": outliers, "args": {"pause": 0.6 + number / 100}}
+        for number, name in enumerate(names)
+    ]
+    resources = {"timeout": 3, "retries": 0}
+    project.suite(evaluations={"detectors": fresh(detectors)}, resources=resources)
+    document = project.run("undisturbed", "--workers", "2")
+    assert document["rows"][0]["failures"] == []
+    for name in names:
+        assert document["rows"][0]["metrics"][f"fit_seconds/{name}"]["value"] > 6
+
+    victim = subprocess.Popen(
+        project.command("run", "suite.yaml", "--output", "killed", "--workers", "1"),
+        cwd=project.folder,
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    fits = project.folder / "killed" / "store" / "trained"
+    deadline = time.monotonic() + 120
+    while not list(fits.rglob("*.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(victim.pid, signal.SIGKILL)  # the driver and its Ray, at once
+    victim.wait()
+    kept = {path: path.stat().st_mtime_ns for path in fits.rglob("*.json")}
+    assert 1 <= len(kept) < 3, "the run was to be killed among its fits"
+    project.run("killed", "--workers", "1")
+    assert all(path.stat().st_mtime_ns == changed for path, changed in kept.items()), "a fit that is done is not redone"
+    assert project.records("killed") == project.records("undisturbed")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.probes._disturbance import Disturbance, _ticks, watched
+from bench.disturbance import Disturbance, _ticks, watched
 from bench.probes.latency import Latency
 from tests.probes.nets import Simulated, Wrapped, by_name, noise
 

@@ -85,6 +85,22 @@ def test_zeros_are_read_from_the_weight_as_it_is_used(how):
     assert measured(Macs(inputs=1), net, (6,))["macs"].value == 80, "the multiplications are carried out all the same"
 
 
+def test_effective_macs_of_a_dynamic_net_have_their_spread():
+    class Branch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 6, bias=False)
+            self.layer.weight.data = torch.eye(6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) if not x.any() else self.layer(self.layer(x))
+
+    figures = measured(Sparsity(inputs=8), Branch(), (6,))  # the first of eight inputs is all zeros
+    assert figures["effective_macs"].value == (6 + 7 * 12) / 8
+    assert figures["effective_macs/max"].value == 12
+    assert figures["effective_macs/sd"].value == pytest.approx(np.std([6, *[12] * 7], ddof=1))
+
+
 def test_effective_macs_weigh_a_zero_of_a_convolution_by_its_map():
     net = nn.Sequential(nn.Conv2d(2, 2, 3), nn.Flatten(), nn.Linear(72, 3))
     net[0].weight.data[0] = 0

@@ -226,3 +226,13 @@ def test_a_page_shows_ones_own_and_what_is_shared(queue: Queue, clock: Clock):
     with pytest.raises(Refused, match="no submission") as refused:
         queue.get("nothing")
     assert refused.value.status == 404
+
+
+def test_messages_of_foreign_code_are_kept_whatever_they_hold(queue: Queue, database: Database, clock: Clock):
+    made, _ = queue.submit("ann", "s", "t")
+    work = worker(database, clock)
+    work.claim({}, sorted)
+    work.note(made.id, "zero \x00 and half \ud83d of a character")
+    work.end(made.id, State.FAILED, "\x00" * 3000)
+    assert queue.get(made.id).message.startswith("\\0\\0")
+    assert "zero \\0 and half ? of" in queue.events(made.id)[2].text

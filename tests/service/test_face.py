@@ -1,0 +1,372 @@
+"""The face over real HTTP: who may do what, what is refused, and what is told."""
+
+import http.client
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import jsonschema
+import psutil
+import pytest
+import requests
+import uvicorn
+import yaml
+
+from bench import plugins
+from bench.client import Client, ServiceError
+from bench.errors import OperatorError, SuiteError
+from bench.service import shapes
+from bench.service.access import Access, Role, Verb
+from bench.service.database import Database, State
+from bench.service.face import face
+from bench.service.queue import Queue, Quotas
+from bench.service.work import Work
+from tests.service.conftest import free_port
+from tests.service.test_intake import HOSTILE, RAW, SUITE
+
+TEXT = yaml.safe_dump(SUITE).encode()
+
+
+@dataclass
+class House:
+    url: str
+    database: Database
+    access: Access
+    queue: Queue
+    work: Work
+
+    def token(self, user: str, role: Role = Role.SUBMITTER, *scopes: Verb) -> str:
+        return self.access.create(user, role, scopes)
+
+    def client(self, user: str, role: Role = Role.SUBMITTER) -> Client:
+        return Client(self.url, self.token(user, role))
+
+    def call(self, method: str, path: str, token: str | None = None, **more) -> requests.Response:
+        headers = {**({"Authorization": f"Bearer {token}"} if token else {}), **more.pop("headers", {})}
+        return requests.request(method, self.url + path, headers=headers, timeout=20, **more)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    plugins.load_built_in()
+    folder = tmp_path_factory.mktemp("service")
+    database = Database(f"sqlite:///{folder}/service.db")
+    database.upgrade()
+    port = free_port()
+    app = face(database, folder, Quotas(waiting=10_000), rate=10_000)
+    config = uvicorn.Config(
+        app, "127.0.0.1", port, log_config=None, lifespan="off", ws="none", http="h11", server_header=False
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    work = Work(database)
+    assert work.acquire()
+    yield House(f"http://127.0.0.1:{port}", database, Access(database), Queue(database, Quotas(waiting=10_000)), work)
+    server.should_exit = True
+    thread.join(20)
+    database.close()
+
+
+# --- who may do what
+
+NOBODY, STRANGER = 401, 404
+CALLS = {  # verb -> (method, path, body)
+    "list": ("GET", "/v1/submissions", None),
+    "me": ("GET", "/v1/me", None),
+    "metrics": ("GET", "/metrics", None),
+    "audit": ("GET", "/v1/audit", None),
+    "submit": ("POST", "/v1/submissions", TEXT),
+    "show": ("GET", "/v1/submissions/{id}", None),
+    "suite": ("GET", "/v1/submissions/{id}/suite", None),
+    "events": ("GET", "/v1/submissions/{id}/events", None),
+    "failures": ("GET", "/v1/submissions/{id}/failures", None),
+    "leaderboard": ("GET", "/v1/submissions/{id}/leaderboard", None),
+    "records": ("GET", "/v1/submissions/{id}/records", None),
+    "pause": ("POST", "/v1/submissions/{id}/pause", None),
+    "resume": ("POST", "/v1/submissions/{id}/resume", None),
+    "priority": ("PUT", "/v1/submissions/{id}/priority", b'{"priority": 3}'),
+    "cancel": ("POST", "/v1/submissions/{id}/cancel", None),
+    "retry": ("POST", "/v1/submissions/{id}/retry", None),
+}
+READS = ("show", "suite", "events", "failures", "leaderboard", "records")
+CHANGES = ("pause", "resume", "priority", "cancel", "retry")
+UNRUN = {"failures": 404, "leaderboard": 409, "records": 409}  # what the owner is told of what has not been run
+
+
+def expected(role: str, verb: str, whose: str) -> int:
+    """The rules, in words of their own. whose: own, private (another's), shared (another's)."""
+    if role == "nobody":
+        return 401
+    if verb in ("list", "me", "metrics"):
+        return 200
+    if verb == "audit":
+        return 200 if role == "admin" else 403
+    if verb == "submit":
+        return 403 if role == "reader" else 202
+    trusted = role in ("maintainer", "admin")
+    if verb in READS:
+        return UNRUN.get(verb, 200) if whose != "private" or trusted else 404
+    if role == "reader":
+        return 403
+    if whose == "own" or trusted:
+        return 200
+    return 403 if whose == "shared" else 404
+
+
+@pytest.mark.parametrize("role", ["nobody", *Role])
+def test_every_role_with_every_verb_on_ones_own_and_on_what_is_anothers(house: House, role: str):
+    user = f"me-{role}"
+    token = None if role == "nobody" else house.token(user, Role(role))
+    house.token("another")
+    if token is None:
+        house.token(user)
+    wrong = []
+    for whose in ("own", "private", "shared"):
+        owner = user if whose == "own" else "another"
+        for verb, (method, path, body) in CALLS.items():
+            row, _ = house.queue.submit(owner, "s", "name: s\n", shared=whose == "shared")
+            if verb == "resume":
+                house.queue.pause(row.id)
+            if verb == "retry" or verb == "events":
+                house.queue.cancel(row.id)  # a stream ends when the submission has ended
+            before = house.queue.get(row.id)
+            headers = {"Content-Type": "application/json"} if verb == "priority" else {}
+            answer = house.call(method, path.format(id=row.id), token, data=body, headers=headers)
+            if answer.status_code != expected(role, verb, whose):
+                wrong.append((whose, verb, answer.status_code, expected(role, verb, whose)))
+            if answer.status_code >= 400:
+                shapes.Problem.model_validate_json(answer.content, strict=True)
+                after = house.queue.get(row.id)
+                assert (after.state, after.priority, after.wish) == (before.state, before.priority, before.wish)
+            house.queue.cancel(row.id)
+    assert wrong == []
+
+
+def test_a_list_holds_ones_own_and_what_is_shared(house: House):
+    house.token("owner-1")
+    private, _ = house.queue.submit("owner-1", "s", "t")
+    shared, _ = house.queue.submit("owner-1", "s", "t", shared=True)
+    seen = {row["id"] for row in house.client("looker", Role.READER).list()}
+    assert shared.id in seen
+    assert private.id not in seen
+    assert {private.id, shared.id} <= {row["id"] for row in house.client("chief", Role.MAINTAINER).list()}
+
+
+def test_a_token_is_good_for_its_scopes_only_and_not_for_long(house: House):
+    token = house.token("narrow", Role.SUBMITTER, Verb.READ)
+    assert house.call("GET", "/v1/submissions", token).status_code == 200
+    refused = house.call("POST", "/v1/submissions", token, data=TEXT)
+    assert (refused.status_code, "not good for 'submit'" in refused.json()["error"]) == (403, True)
+    name = token.split("_")[1]
+    house.access.revoke(name)
+    assert house.call("GET", "/v1/me", token).status_code == 401
+    late = Access(house.database, clock=lambda: time.time() - 91 * 86400).create("narrow", Role.READER)
+    assert house.call("GET", "/v1/me", late).status_code == 401
+    good = house.token("narrow", Role.READER)
+    for forged in (good[:-1] + ("A" if good[-1] != "A" else "B"), good.replace("gauntlet_", ""), "", "x" * 5000):
+        assert house.call("GET", "/v1/me", forged).status_code == 401
+    with house.database.reading() as session:
+        from bench.service.database import Token
+
+        kept = session.get(Token, good.split("_")[1])
+        assert kept is not None
+        assert good[22:] not in json.dumps(kept.digest), "the secret is not kept"
+
+
+def test_who_guesses_tokens_is_slowed_down_and_who_has_one_is_not(house: House):
+    codes = [house.call("GET", "/v1/me", "gauntlet_" + "0" * 12 + "_" + "A" * 43).status_code for _ in range(40)]
+    assert codes[0] == 401 or codes[0] == 429
+    assert codes[-1] == 429
+    assert house.call("GET", "/v1/me", house.token("honest")).status_code == 200
+
+
+def test_what_was_changed_or_refused_is_in_the_audit_log(house: House):
+    admin, token = house.token("root", Role.ADMIN), house.token("careful")
+    row = Client(house.url, token).submit(TEXT)
+    stranger = house.token("stranger")
+    house.call("POST", f"/v1/submissions/{row['id']}/cancel", stranger)
+    log = house.call("GET", "/v1/audit", admin).json()["entries"]
+    mine = [(e["owner"], e["verb"], e["object"], e["status"]) for e in log if e["owner"] in ("careful", "stranger")]
+    assert mine == [("stranger", "cancel", row["id"], 404), ("careful", "submit", "mine", 202)]
+    assert all(entry["address"] == "127.0.0.1" for entry in log)
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize("what", [*HOSTILE, *RAW])
+def test_a_hostile_suite_gets_400_with_the_reason_and_nothing_else_happens(house: House, what: str):
+    content = yaml.safe_dump(HOSTILE[what][0], sort_keys=False).encode() if what in HOSTILE else RAW[what][0]
+    token = house.token("hostile")
+    answer = house.call("POST", "/v1/submissions", token, data=content)
+    assert answer.status_code == 400
+    problem = shapes.Problem.model_validate_json(answer.content)
+    assert re.search(HOSTILE[what][1] if what in HOSTILE else RAW[what][1], " ".join(problem.mistakes))
+    assert [row for row in house.queue.page(["hostile"], limit=1000) if row.owner == "hostile"] == []
+
+
+REQUESTS = {
+    "a large body": ("POST", "/v1/submissions", {"data": b"x" * 300_000}, 413),
+    "a wrong key": ("POST", "/v1/submissions", {"data": TEXT, "headers": {"Idempotency-Key": "a b"}}, 422),
+    "a long key": ("POST", "/v1/submissions", {"data": TEXT, "headers": {"Idempotency-Key": "k" * 200}}, 422),
+    "a wrong priority": ("POST", "/v1/submissions?priority=1000", {"data": TEXT}, 422),
+    "a priority that is no number": ("PUT", "/v1/submissions/x/priority", {"data": b'{"priority": "1"}'}, 422),
+    "more keys": ("PUT", "/v1/submissions/x/priority", {"data": b'{"priority": 1, "owner": "root"}'}, 422),
+    "no JSON": ("PUT", "/v1/submissions/x/priority", {"data": b"{"}, 422),
+    "a traversal": ("GET", "/v1/submissions/..%2f..%2fetc%2fpasswd", {}, 404),
+    "a traversal below": ("GET", "/v1/submissions/..%2fx/records", {}, 404),
+    "an id with a zero": ("GET", "/v1/submissions/a%00b", {}, 422),
+    "another id": ("GET", "/v1/submissions/nothing-0000", {}, 404),
+    "an endless time": ("GET", "/v1/submissions?before=inf", {}, 422),
+    "no time": ("GET", "/v1/submissions?before=nan", {}, 422),
+    "another state": ("GET", "/v1/submissions?state=' OR 1=1 --", {}, 422),
+    "a wrong last event": ("GET", "/v1/submissions/x/events", {"headers": {"Last-Event-ID": "-1"}}, 422),
+    "another method": ("DELETE", "/v1/submissions", {}, 405),
+    "another place": ("GET", "/admin", {}, 404),
+}
+
+
+@pytest.mark.parametrize("what", REQUESTS)
+def test_a_wrong_request_gets_a_problem_and_never_5xx(house: House, what: str):
+    method, path, more, status = REQUESTS[what]
+    answer = house.call(method, path, house.token("clumsy"), **more)
+    assert answer.status_code == status
+    assert shapes.Problem.model_validate_json(answer.content).error
+
+
+def test_headers_that_are_too_large_or_broken_are_refused(house: House):
+    place = urlsplit(house.url)
+    large = b"GET /health HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 30_000 + b"\r\n\r\n"
+    for raw in (large, b"GET /health\x00 HTTP/9\r\n\r\n"):
+        with socket.create_connection((place.hostname, place.port), timeout=20) as connection:
+            connection.sendall(raw)
+            assert connection.recv(100).startswith(b"HTTP/1.1 400")
+    answer = house.call("GET", "/health")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "server" not in answer.headers
+
+
+def test_a_body_of_unknown_length_is_cut_off_where_it_gets_too_large(house: House):
+    place = urlsplit(house.url)
+    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=20)
+    headers = {"Authorization": f"Bearer {house.token('endless')}"}
+    connection.request("POST", "/v1/submissions", iter([b"x" * 65536] * 6), headers, encode_chunked=True)
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+# --- what is told
+
+
+def test_the_same_key_is_one_submission_and_its_suite_comes_back(house: House):
+    client = house.client("careful-2")
+    first = client.submit(TEXT, idempotency_key="k", priority=2)
+    assert client.submit(TEXT, idempotency_key="k")["id"] == first["id"]
+    with pytest.raises(ServiceError, match="another suite"):
+        client.submit(TEXT + b"# more\n", idempotency_key="k")
+    assert (first["state"], first["priority"], first["owner"]) == ("queued", 2, "careful-2")
+    token = house.token("careful-2")
+    assert house.call("GET", f"/v1/submissions/{first['id']}/suite", token).content == TEXT
+    with pytest.raises(SuiteError, match="did you mean 'pgd'"):
+        client.submit(TEXT.replace(b"pgd", b"pdg"))
+
+
+def test_events_come_as_they_happen_and_go_on_where_a_client_was(house: House):
+    client = house.client("watcher")
+    row = client.submit(TEXT)
+    seen: list[tuple[str, str]] = []
+
+    def follow() -> None:
+        for event in client.watch(row["id"]):
+            seen.append((event.kind, str(event.data.get("text", event.data.get("done")))))
+
+    watching = threading.Thread(target=follow)
+    watching.start()
+    while (claimed := house.work.claim({}, lambda names: ["watcher"])) is not None:
+        if claimed.id == row["id"]:
+            break
+    house.work.note(row["id"], "<b>starting</b>")
+    house.work.progress(row["id"], 3, 1, 10, 2.5)
+    time.sleep(1.2)
+    house.work.end(row["id"], State.INCOMPLETE, "one failed")
+    watching.join(20)
+    told = [text for kind, text in seen if kind != "progress"]
+    assert told == ["queued", "running", "<b>starting</b>", "incomplete"]
+    assert ("progress", "3") in seen
+    events = house.queue.events(row["id"])
+    headers = {"Last-Event-ID": str(events[1].id)}
+    again = house.call("GET", f"/v1/submissions/{row['id']}/events", house.token("watcher"), headers=headers)
+    assert again.headers["content-type"].startswith("text/event-stream")
+    assert "starting" in again.text
+    assert '"queued"' not in again.text
+
+
+def test_health_readiness_and_figures(house: House):
+    house.work.renew()
+    assert house.call("GET", "/health").json()["status"] == "ok"
+    assert house.call("GET", "/ready").json() == {"status": "ok", "dispatcher": "at work"}
+    text = house.call("GET", "/metrics", house.token("prometheus", Role.READER)).text
+    assert re.search(r'gauntlet_submissions\{state="queued"\} \d', text)
+    assert re.search(r'gauntlet_requests_total\{method="GET",route="/v1/submissions/\{id\}",status="404"\}', text)
+    assert float(re.search(r"gauntlet_lease_seconds ([-\d.e+]+)", text)[1]) > -1e9  # type: ignore[index]
+    assert "etc" not in text, "no user's text becomes a label"
+
+
+def test_answers_keep_to_the_openapi(house: House):
+    document = house.call("GET", "/openapi.json").json()
+    client, token = house.client("schema"), house.token("schema")
+    row = client.submit(TEXT)
+    for path, call in (("/v1/submissions", ""), ("/v1/submissions/{id}", f"/{row['id']}")):
+        said = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        answer = house.call("GET", f"/v1/submissions{call}", token).json()
+        jsonschema.validate(answer, {**said, "components": document["components"]})
+    verbs = {f"{method} {path}" for path, item in document["paths"].items() for method in item}
+    assert {f"{method.lower()} {path}" for method, path, _ in CALLS.values()} <= verbs
+    assert all("401" in item["responses"] for paths in document["paths"].values() for item in paths.values())
+
+
+def test_it_listens_on_loopback_only(house: House):
+    port = urlsplit(house.url).port
+    sockets = [c for c in psutil.Process().net_connections() if c.status == psutil.CONN_LISTEN]
+    listening = [c for c in sockets if c.laddr.port == port]
+    assert [c.laddr.ip for c in listening] == ["127.0.0.1"]
+
+
+def test_a_service_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bench.client.ATTEMPTS", 1)
+    with pytest.raises(OperatorError, match="gauntlet up"):
+        Client("http://127.0.0.1:1", "x").list()
+
+
+def test_a_database_that_is_away_gives_503(tmp_path: Path):
+    plugins.load_built_in()
+    database = Database(f"sqlite:///{tmp_path}/service.db")
+    database.upgrade()
+    token = Access(database).create("ann", Role.READER)
+    database.downgrade("base")
+    port = free_port()
+    server = uvicorn.Server(
+        uvicorn.Config(face(database, tmp_path), "127.0.0.1", port, log_config=None, lifespan="off", ws="none")
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    answer = requests.get(f"http://127.0.0.1:{port}/v1/me", headers={"Authorization": f"Bearer {token}"}, timeout=20)
+    assert answer.status_code == 503
+    assert answer.json()["hint"]
+    assert requests.get(f"http://127.0.0.1:{port}/ready", timeout=20).status_code == 503
+    assert requests.get(f"http://127.0.0.1:{port}/health", timeout=20).status_code == 200
+    server.should_exit = True
+    thread.join(20)
+    database.close()
