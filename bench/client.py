@@ -134,8 +134,9 @@ class Client:
             for chunk in answer.iter_content(CHUNK):
                 file.write(chunk)
 
-    def _json(self, method: str, path: str, **more: Any) -> Any:
-        return self._send(method, path, **more).json()
+    def _json(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        found: dict[str, Any] = self._send(method, path, **more).json()
+        return found
 
     def _send(self, method: str, path: str, **more: Any) -> requests.Response:
         url = f"{self._url}/v1/submissions{path}"
