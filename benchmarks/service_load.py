@@ -23,13 +23,13 @@ from typing import Any
 import psutil
 import requests
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.client import Client
 from bench.service.access import Access, Role
 from bench.service.database import Database
 
+ROOT = Path(__file__).parents[1]
 SUITE = (ROOT / "suites" / "quickstart.yaml").read_bytes()
 PAUSE = 0.2  # seconds between a user's requests: five per second
 
