@@ -35,7 +35,7 @@ class Growl(Compressed):
         default=Recipe(epochs=10, optimiser="sgd", learning_rate=0.05), description="the training with the penalty"
     )
     strength: float = Field(default=0.05, ge=0, description="λ of the smallest group")
-    spread: float = Field(default=0.05, ge=0, description="what the largest group is charged more")
+    spread: float = Field(default=0.03, ge=0, description="what the largest group is charged more")
     decay: float = Field(default=0.0, ge=0, description="times Σ w²/2 of those layers, is added to the loss (GrOWL+L2)")
     preference: float = Field(
         default=0.8, ge=-1, le=1, description="of affinity propagation: cosine above which inputs tend to be tied"

@@ -69,7 +69,7 @@ class MonteCarloQuantised(Adapter):
             for layer_name, layer in built.module.named_modules():
                 weight = f"{layer_name.removeprefix('inner.')}.weight"  # `inner` is what a normalisation wraps
                 if weight in bits:
-                    layer.operand_bits = (bits[weight], 32)
+                    object.__setattr__(layer, "operand_bits", (bits[weight], 32))
         return built
 
     def training(self) -> Training:

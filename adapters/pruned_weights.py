@@ -51,7 +51,7 @@ class PrunedWeights(Compressed):
             masks = {name: layer.weight != 0 for name, layer in weighted(net).items()}
             train(
                 net, x, y, self.train, seed=seed_of(seed, number), report=stages, bounds=samples.bounds,
-                loss=self.loss, after_step=partial(_mask, masks=masks),
+                loss=self.loss, after_step=partial(_mask, masks),
             )  # fmt: skip
             left = {f"weights/{name}": float(mask.float().mean()) for name, mask in masks.items()}
             stages.end(net.state_dict(), **left)
@@ -107,6 +107,6 @@ def prune(net: nn.Module, shares: Mapping[str, float]) -> None:
         layer.weight.mul_(layer.weight.abs() > threshold(layer.weight, shares[name]))
 
 
-def _mask(net: nn.Module, masks: Mapping[str, Tensor]) -> None:
+def _mask(masks: Mapping[str, Tensor], net: nn.Module) -> None:
     for name, layer in weighted(net).items():
         layer.weight.mul_(masks[name])

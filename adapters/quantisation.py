@@ -12,7 +12,7 @@ Bits = int | Literal["ternary"]
 
 def bits_of(precision: Bits) -> int:
     """Bits that hold one code: ternary takes two."""
-    return 2 if precision == "ternary" else precision
+    return 2 if isinstance(precision, str) else precision
 
 
 def codes(weight: Tensor, precision: Bits) -> tuple[Tensor, float]:
@@ -24,7 +24,7 @@ def codes(weight: Tensor, precision: Bits) -> tuple[Tensor, float]:
     magnitude, which suits nets trained from scratch alone. A weight of zeros has codes 0.
     """
     size = weight.detach().abs()
-    if precision == "ternary":
+    if isinstance(precision, str):
         kept = size > 0.7 * size.mean()
         found = torch.where(kept, weight.detach().sign(), 0.0)
         return found, float(size[kept].double().mean()) if kept.any() else 1.0
