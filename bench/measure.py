@@ -68,9 +68,9 @@ def clean(
 def _signs(
     model: Classifier, x: Tensor, labels: NDArray[np.int32], indices: Indices, rows: Indices
 ) -> list[list[str] | None]:
-    """What bench.gradient_checks finds at these rows, which are right untouched; None for all others."""
+    """What bench.gradient_checks finds at these rows, which are right untouched; None for others and tokens."""
     signs: list[list[str] | None] = [None] * len(x)
-    if len(rows):
+    if len(rows) and x.is_floating_point():
         y = torch.from_numpy(labels[rows].astype(np.int64)).to(model.device)
         random = SampleRandom.of(0, "gradient checks", [int(index) for index in indices[rows]])
         with Untouched(model, "the check of the gradients"):

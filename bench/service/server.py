@@ -18,7 +18,7 @@ from fastapi import FastAPI
 
 from bench.errors import OperatorError
 
-HEADERS = 16 << 10  # bytes of a request's line and headers
+HEADERS = 16 << 10  # bytes of a request's line and headers that have come without their end
 SUPERVISED = "GAUNTLET_SUPERVISED"  # set for children: their stdin ends when the supervisor does
 SLOWEST = 30.0  # seconds between two starts of what dies again and again
 STEADY = 60.0  # seconds after which a process counts as well
@@ -59,12 +59,16 @@ def serve(app: FastAPI, host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as problem:
             raise OperatorError(f"cannot listen at {host}:{port}: {problem.strerror}", "--port names another") from None
-    config = uvicorn.Config(
+    uvicorn.Server(configuration(app, host, port)).run()
+
+
+def configuration(app: FastAPI, host: str, port: int) -> uvicorn.Config:
+    """HTTP/1.1 and nothing else, with limits."""
+    return uvicorn.Config(
         app, host=host, port=port, h11_max_incomplete_event_size=HEADERS, http="h11", ws="none", lifespan="off",
         limit_concurrency=512, timeout_keep_alive=15, timeout_graceful_shutdown=5, server_header=False,
         proxy_headers=False, log_config=None, access_log=False,
     )  # fmt: skip
-    uvicorn.Server(config).run()
 
 
 def on_signal(stop: Callable[[], None]) -> None:

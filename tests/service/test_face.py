@@ -26,6 +26,7 @@ from bench.service.access import Access, Role, Verb
 from bench.service.database import Database, State
 from bench.service.face import face
 from bench.service.queue import Queue, Quotas
+from bench.service.server import configuration
 from bench.service.work import Work
 from tests.service.conftest import free_port
 from tests.service.test_intake import HOSTILE, RAW, SUITE
@@ -60,10 +61,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     database.upgrade()
     port = free_port()
     app = face(database, folder, Quotas(waiting=10_000), rate=10_000)
-    config = uvicorn.Config(
-        app, "127.0.0.1", port, log_config=None, lifespan="off", ws="none", http="h11", server_header=False
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(configuration(app, "127.0.0.1", port))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -245,7 +243,7 @@ def test_a_wrong_request_gets_a_problem_and_never_5xx(house: House, what: str):
 
 def test_headers_that_are_too_large_or_broken_are_refused(house: House):
     place = urlsplit(house.url)
-    large = b"GET /health HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 30_000 + b"\r\n\r\n"
+    large = b"GET /health HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 30_000
     for raw in (large, b"GET /health\x00 HTTP/9\r\n\r\n"):
         with socket.create_connection((place.hostname, place.port), timeout=20) as connection:
             connection.sendall(raw)
@@ -315,11 +313,14 @@ def test_health_readiness_and_figures(house: House):
     house.work.renew()
     assert house.call("GET", "/health").json()["status"] == "ok"
     assert house.call("GET", "/ready").json() == {"status": "ok", "dispatcher": "at work"}
-    text = house.call("GET", "/metrics", house.token("prometheus", Role.READER)).text
+    token = house.token("prometheus", Role.READER)
+    house.call("GET", "/v1/submissions/nothing-here", token)
+    house.call("GET", "/etc/passwd", token)
+    text = house.call("GET", "/metrics", token).text
     assert re.search(r'gauntlet_submissions\{state="queued"\} \d', text)
     assert re.search(r'gauntlet_requests_total\{method="GET",route="/v1/submissions/\{id\}",status="404"\}', text)
     assert float(re.search(r"gauntlet_lease_seconds ([-\d.e+]+)", text)[1]) > -1e9  # type: ignore[index]
-    assert "etc" not in text, "no user's text becomes a label"
+    assert "passwd" not in text, "no user's text becomes a label"
 
 
 def test_answers_keep_to_the_openapi(house: House):
@@ -355,9 +356,7 @@ def test_a_database_that_is_away_gives_503(tmp_path: Path):
     token = Access(database).create("ann", Role.READER)
     database.downgrade("base")
     port = free_port()
-    server = uvicorn.Server(
-        uvicorn.Config(face(database, tmp_path), "127.0.0.1", port, log_config=None, lifespan="off", ws="none")
-    )
+    server = uvicorn.Server(configuration(face(database, tmp_path), "127.0.0.1", port))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
