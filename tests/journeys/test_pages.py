@@ -13,6 +13,7 @@ from tests.browser.conftest import Browser, browser, opened  # noqa: F401 - fixt
 from tests.browser.test_leaderboard import AXE, errors, heading, models
 from tests.journeys.conftest import Project
 
+pytestmark = pytest.mark.slow
 MODELS = [
     {"name": "means", "adapter": "lab_means"},
     {"name": "broken", "adapter": "lab_means", "args": {"fault": "raise"}},
