@@ -36,6 +36,8 @@ KERNELS: dict[int, tuple[Kernel, Kernel, Kernel]] = {  # by height and width of 
 class Scale(nn.Module):
     """A learned scalar, 1 at the start: what makes variant C of variant B."""
 
+    pointwise = True  # no product of matrices, for the probe `macs`
+
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))

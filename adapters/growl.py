@@ -112,7 +112,8 @@ def proximal(weight: Tensor, charges: Tensor) -> Tensor:
     shrunk = isotonic_regression((ordered - charges).numpy(), increasing=False).x.clip(min=0)
     target = torch.empty_like(norms)
     target[order] = torch.from_numpy(shrunk)
-    return weight * (target / norms.clamp(min=1e-30)).to(weight.dtype)
+    out: Tensor = weight * (target / norms.clamp(min=1e-30)).to(weight.dtype)
+    return out
 
 
 def clusters(rows: NDArray[np.float64], preference: float) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """Unstructured pruning: small weights become zero, layer by layer as far as each one bears it; then the rest learns."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -50,7 +51,7 @@ class PrunedWeights(Compressed):
             masks = {name: layer.weight != 0 for name, layer in weighted(net).items()}
             train(
                 net, x, y, self.train, seed=seed_of(seed, number), report=stages, bounds=samples.bounds,
-                loss=self.loss, after_step=lambda trained, masks=masks: _mask(trained, masks),
+                loss=self.loss, after_step=partial(_mask, masks=masks),
             )  # fmt: skip
             left = {f"weights/{name}": float(mask.float().mean()) for name, mask in masks.items()}
             stages.end(net.state_dict(), **left)

@@ -79,10 +79,9 @@ class QuantisedReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         scaled = x.clamp(0, 1) * self.levels
-        if not scaled.requires_grad:
-            return scaled.round() / self.levels
-        rounded: Tensor = _Rounded.apply(scaled)  # type: ignore[no-untyped-call]
-        return rounded / self.levels
+        rounded = _Rounded.apply(scaled) if scaled.requires_grad else scaled.round()  # type: ignore[no-untyped-call]
+        out: Tensor = rounded / self.levels
+        return out
 
 
 class QuantisedConv2d(nn.Conv2d):
@@ -91,7 +90,8 @@ class QuantisedConv2d(nn.Conv2d):
     precision: Bits
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, quantised(self.weight, self.precision), self.bias)
+        out: Tensor = self._conv_forward(x, quantised(self.weight, self.precision), self.bias)
+        return out
 
 
 class QuantisedLinear(nn.Linear):
@@ -100,7 +100,8 @@ class QuantisedLinear(nn.Linear):
     precision: Bits
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, quantised(self.weight, self.precision), self.bias)
+        out: Tensor = F.linear(x, quantised(self.weight, self.precision), self.bias)
+        return out
 
 
 def inner_layers(net: nn.Sequential) -> list[str]:
@@ -114,7 +115,7 @@ def lower(net: nn.Sequential, precision: Bits, activation_bits: int | None) -> N
     for name in inner_layers(net):
         layer = net.get_submodule(name)
         layer.__class__ = QuantisedConv2d if isinstance(layer, nn.Conv2d) else QuantisedLinear
-        layer.precision = precision
+        layer.precision = precision  # type: ignore[assignment]  # a module's attributes are tensors or modules to torch
     lower_activations(net, activation_bits)
 
 

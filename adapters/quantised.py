@@ -96,7 +96,7 @@ class Quantised(Derived):
                     "give the arguments the weights were trained with",
                 )
             state[f"{name}.weight"] = unpack(packed, self.bits, shape) * unit
-            layer.operand_bits = (bits_of(self.bits), self.activation_bits or 32)
+            layer.operand_bits = (bits_of(self.bits), self.activation_bits or 32)  # type: ignore[assignment]
         lower_activations(net, self.activation_bits)
         load_state(net, state)
         found = self.classifier(net)

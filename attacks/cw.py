@@ -19,9 +19,9 @@ INSIDE = 1 - 1e-6  # of the way from the middle to the bounds: where arctanh is 
 class CarliniWagner(Attack):
     """Smallest L2 distance: Adam on |d|² + c · max(0, margin + confidence) in tanh space; c by a search per sample.
 
-    `binary_search`: how many values of c are tried, ten times as large until one succeeds, then by halving on a
-    logarithmic scale. `steps` of Adam for each; `learning_rate` is in units of tanh space. Nothing is shared between
-    samples, and there is no abort: `steps` times `binary_search` passes are made.
+    d is in units of the bounds' width. `binary_search`: how many values of c are tried, ten times as large until one
+    succeeds, then by halving on a logarithmic scale. `steps` of Adam for each; `learning_rate` is in units of tanh
+    space. Nothing is shared between samples, and there is no abort: `steps` times `binary_search` passes are made.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L2,)
@@ -66,7 +66,7 @@ class CarliniWagner(Attack):
             nearest.take(point.detach(), lost(logits.detach(), y))
             succeeded |= gap.detach() > self.confidence
             if step < self.steps:
-                squared = (point - x).flatten(1).square().sum(1)
+                squared = ((point - x) / (high - low)).flatten(1).square().sum(1)
                 loss = squared + const * (self.confidence - gap).clamp(min=0)
                 (gradient,) = torch.autograd.grad(loss.sum(), w)
                 w = adam.step(w.detach(), gradient)

@@ -18,8 +18,9 @@ from bench.randomness import SampleRandom
 class ElasticNet(Attack):
     """Smallest L1 distance: shrinkage steps (FISTA) on c · max(0, margin + confidence) + |d|² + beta · |d|₁.
 
-    `binary_search`: how many values of c are tried per sample, ten times as large until one succeeds, then by halving
-    on a logarithmic scale. `decision`: which broken iterate is kept, the nearest in `l1` or by the `elastic` sum.
+    d is in units of the bounds' width. `binary_search`: how many values of c are tried per sample, ten times as large
+    until one succeeds, then by halving on a logarithmic scale. `decision`: which broken iterate is kept, the nearest
+    in `l1` or by the `elastic` sum.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L1,)
@@ -57,19 +58,21 @@ class ElasticNet(Attack):
     def _descend(self, model: Classifier, x: Tensor, y: Tensor, const: Tensor) -> tuple[Tensor, Tensor]:
         """The best broken iterate (n, ...) and its cost (n,); inf where there is none."""
         low, high = model.bounds
+        width = high - low
         best, least = x.clone(), torch.full((len(x),), torch.inf, device=x.device)
         here = ahead = x
         for step in range(self.steps):
             rate = self.learning_rate * math.sqrt(1 - step / self.steps)
             ahead = ahead.detach().requires_grad_()
             gap = margin(model.logits(ahead), y)
-            smooth = const * (self.confidence - gap).clamp(min=0) + (ahead - x).flatten(1).square().sum(1)
+            smooth = const * (self.confidence - gap).clamp(min=0) + ((ahead - x) / width).flatten(1).square().sum(1)
             (gradient,) = torch.autograd.grad(smooth.sum(), ahead)
-            before, here = here, _shrink(ahead.detach() - rate * gradient, x, self.beta).clamp(low, high)
+            moved = ahead.detach() - rate * width**2 * gradient
+            before, here = here, _shrink(moved, x, self.beta * width).clamp(low, high)
             with torch.no_grad():
                 logits = model.logits(here)
             gone = lost(logits, y) & (margin(logits, y) >= self.confidence)
-            cost = self._cost(here - x)
+            cost = self._cost((here - x) / width)
             nearer = gone & (cost < least)
             best, least = torch.where(rowwise(nearer, x), here, best), torch.where(nearer, cost, least)
             ahead = here + step / (step + 3) * (here - before)

@@ -85,7 +85,8 @@ def run(
     overrides = [*set_, *([f"resources.batch_size={batch_size}"] if batch_size else [])]
     verbs.name_registry(output, tracking_uri)
     opened = verbs.open_suite(suite, overrides, profile)
-    options = Options(output, workers, address, only, tuple(sys.argv))
+    known = verbs.origins(opened.suite, tracking_uri, output)
+    options = Options(output, workers, address, only, tuple(sys.argv), origins=known)
     with display(sys.stderr) as shown:
         done = engine(opened.suite, opened.text, opened.sources, options, shown)
         delivered = verbs.deliver(done, tracking_uri, shown, only)

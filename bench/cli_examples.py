@@ -45,7 +45,8 @@ def transfer(
     verbs.name_registry(output, tracking_uri)
     opened = verbs.open_suite(suite, set_)
     made = verbs_examples.replay(opened.suite, verbs_examples.source(source, output), only, output)
-    options = Options(output, workers, address, None, tuple(sys.argv))
+    known = verbs.origins(made, tracking_uri, output)
+    options = Options(output, workers, address, None, tuple(sys.argv), origins=known)
     with display(sys.stderr) as shown:
         done = engine(made, to_yaml(made), opened.sources, options, shown)
         delivered = verbs.deliver(done, tracking_uri, shown, None)

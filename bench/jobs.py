@@ -28,7 +28,7 @@ class TaskJob:
     def blobs(self) -> list[str]:
         """Digests of the bytes that it needs: of the model, of a baseline, and of what a detector has learnt."""
         cell = self.task.cell
-        keys = [ref.weights for ref in (cell.model, cell.baseline) if ref is not None]
+        keys = [ref.weights for ref in (cell.model, cell.baseline, cell.surrogate) if ref is not None]
         return [key for key in (*keys, cell.fit and cell.fit.state) if key]
 
 

@@ -31,7 +31,7 @@ from bench.contracts import (
 from bench.errors import PluginError
 from bench.examples import Keeper
 from bench.gradient_checks import examine
-from bench.metering import Metered, Passes, Untouched, judged, predictions
+from bench.metering import Metered, Passes, Untouched, judged
 from bench.randomness import SampleRandom, seed_of
 from bench.records import REFUSED, figures_table, samples_table
 from bench.swift import swift
@@ -68,9 +68,9 @@ def clean(
 def _signs(
     model: Classifier, x: Tensor, labels: NDArray[np.int32], indices: Indices, rows: Indices
 ) -> list[list[str] | None]:
-    """What bench.gradient_checks finds at these rows, which are right untouched; None for all others."""
+    """What bench.gradient_checks finds at these rows, which are right untouched; None for others and tokens."""
     signs: list[list[str] | None] = [None] * len(x)
-    if len(rows):
+    if len(rows) and x.is_floating_point():
         y = torch.from_numpy(labels[rows].astype(np.int64)).to(model.device)
         random = SampleRandom.of(0, "gradient checks", [int(index) for index in indices[rows]])
         with Untouched(model, "the check of the gradients"):
@@ -89,14 +89,22 @@ def attacked(
     seed: int,
     judging: Judging = ONCE,
     keep: Keep | None = None,
+    surrogate: Classifier | None = None,
 ) -> pa.Table:
     """What an attack does to a block of samples.
 
     epsilons: ascending, in input units. purpose: keeps this attack's random numbers apart from another's. judging: how
     the untouched and the adversarial inputs of a stochastic model are judged. keep: how what it crafts is kept in the
-    records (bench.examples).
+    records (bench.examples). surrogate: what the attack sees in the place of the model, which still judges.
     """
-    if attack.knowledge is Knowledge.WHITE_BOX and model.gradients is Gradients.NONE:
+    seen = surrogate or model
+    if (*seen.input_shape, seen.bounds) != (*model.input_shape, model.bounds):
+        raise PluginError(
+            f"the attack is crafted on inputs {tuple(seen.input_shape)} in {tuple(seen.bounds)}, "
+            f"this model takes {tuple(model.input_shape)} in {tuple(model.bounds)}",
+            "craft on a model that takes the same inputs",
+        )
+    if attack.knowledge is Knowledge.WHITE_BOX and seen.gradients is Gradients.NONE:
         raise PluginError(
             f"attack '{attack.name}' needs gradients, and this model has none",
             "take an attack that sees only scores or decisions (`gauntlet list attacks` says which)",
@@ -111,19 +119,19 @@ def attacked(
     distance = np.where(prediction != labels, 0.0, np.nan)
     final = prediction.copy()
     escaped = np.zeros(n, dtype=bool)
-    asked = swift(model, x) if attack.swift else model
+    asked = swift(seen, x) if attack.swift else seen
     passes = Passes.zero(n)
     keeper = Keeper(x, model.bounds, keep)
     gains = np.full(n, np.nan)  # of texts
 
-    blind = model.stochastic and attack.knowledge is Knowledge.WHITE_BOX and not attack.averages
+    blind = seen.stochastic and attack.knowledge is Knowledge.WHITE_BOX and not attack.averages
     proved = _proofs(attack, epsilons, model, x, labels, np.flatnonzero(prediction == labels))
 
     def strike(rows: Indices, epsilon: float | None, stream: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Attack these rows; returns which were broken, and at what distance."""
         random = SampleRandom.of(seed, f"{purpose}/{stream}", [int(index) for index in indices[rows]])
         target = torch.from_numpy(labels[rows].astype(np.int64)).to(model.device)
-        with Untouched(model, f"attack '{attack.name}'"):
+        with Untouched(model, f"attack '{attack.name}'"), Untouched(seen, f"attack '{attack.name}'"):
             moved = attack.run(Metered(asked, passes, rows), x[rows], target, epsilon, random).detach()
         verification = seed_of(seed, "verify", purpose, stream, *map(int, indices[rows[:1]]))
         inside, far, found, share = verified(
@@ -167,10 +175,10 @@ def attacked(
             "gain": pa.array(gains, mask=np.isnan(gains)),
             "forwards": passes.forwards,
             "backwards": passes.backwards,
-            "gradients": [str(model.gradients)] * n,
+            "gradients": [str(seen.gradients)] * n,
             "signs": [NOT_AVERAGED if blind else None] * n,
             "kept": list(kept) if model.stochastic else [None] * n,
-            "transferred": [model.source is not None if attack.knowledge is Knowledge.TRANSFER else None] * n,
+            "transferred": [_transferred(attack, model, surrogate)] * n,
             "proved": [None] * n if proved is None else list(proved),
             **groups_of(samples, indices),
         }
@@ -179,12 +187,24 @@ def attacked(
     return keeper.beside(table, lambda rounded: judged(model, rounded, labels, judging, again)[0])
 
 
+def _transferred(attack: Attack, model: Classifier, surrogate: Classifier | None) -> bool | None:
+    """Whether it was crafted on another model than the one that judges; None for an attack that does not transfer."""
+    if surrogate is not None:
+        return surrogate is not model
+    return model.source is not None if attack.knowledge is Knowledge.TRANSFER else None
+
+
 def certified(
-    certificate: Certificate, epsilons: tuple[float, ...], model: Classifier, samples: Samples, indices: Indices
+    certificate: Certificate,
+    epsilons: tuple[float, ...],
+    model: Classifier,
+    samples: Samples,
+    indices: Indices,
+    judging: Judging = ONCE,
 ) -> pa.Table:
     """At which epsilons a certificate proves each sample of a block. What is wrong untouched is never proved."""
     labels, x, scores = untouched(model, samples, indices)
-    prediction = predictions(scores)
+    prediction, _ = judged_untouched(model, x, labels, indices, judging)
     with Untouched(model, f"certificate '{certificate.name}'"):
         proved = _proved(certificate, epsilons, model, x, labels, np.flatnonzero(prediction == labels))
     return samples_table(
@@ -256,6 +276,11 @@ def distances(norm: Norm, difference: Tensor) -> NDArray[np.float64]:
 def untouched(model: Classifier, samples: Samples, indices: Indices) -> tuple[NDArray[np.int32], Tensor, Tensor]:
     check_vocabulary(model, samples)
     x = samples.fetch(indices).to(model.device)
+    if x.dtype in (torch.float16, torch.bfloat16):
+        raise PluginError(
+            f"the data set hands out {str(x.dtype).removeprefix('torch.')}: a small ball has few points in it",
+            "hand out float32 inputs; a model may compute in any precision inside",
+        )
     torch.manual_seed(
         seed_of("untouched", *map(int, indices[:1]))
     )  # for a plugin that draws globally: at least steadily

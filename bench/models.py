@@ -6,6 +6,7 @@ The digest of the spec is a tag of the version, and the digest of the weights st
 changed in the artifact store is noticed when it is fetched.
 """
 
+import getpass
 import hashlib
 import json
 import re
@@ -65,6 +66,7 @@ class Entry:
     adapter: str
     created: datetime
     source: str  # artifact URI of its files
+    owner: str = ""  # who registered it; empty where nobody wrote that down
 
 
 def register(
@@ -101,6 +103,7 @@ def register(
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
         tags = {"gauntlet.adapter": adapter_name, SPEC_TAG: _digest(text.encode()), "gauntlet.model": logged.model_id}
+        tags["gauntlet.owner"] = getpass.getuser()
         known = logged.model_id if uri.startswith("http") else None  # without a server MLflow looks it up elsewhere
         made = client.create_model_version(name, logged.artifact_location, tags=tags, model_id=known)
         return int(made.version)
@@ -111,6 +114,14 @@ def list_models(uri: str) -> list[Entry]:
     with tracking.connect(uri) as client:
         found = [_entry(version) for version in _versions(client)]
     return sorted(found, key=lambda entry: (entry.name, -entry.version))
+
+
+def origin(reference: str, uri: str) -> str:
+    """Which version a reference means, who registered it and when: `resnet/2, registered by ada on 2026-11-21`."""
+    with tracking.connect(uri) as client:
+        found = _entry(_find(client, reference, uri))
+    by = f" by {found.owner}" if found.owner else ""
+    return f"{found.name}/{found.version}, registered{by} on {found.created:%Y-%m-%d}"
 
 
 def show(reference: str, uri: str) -> tuple[Entry, Spec]:
@@ -275,7 +286,12 @@ def _read_spec(found: "ModelVersion", files: Path) -> Spec:
 def _entry(version: "ModelVersion") -> Entry:
     created = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
     return Entry(
-        version.name, int(version.version), version.tags.get("gauntlet.adapter", ""), created, str(version.source)
+        version.name,
+        int(version.version),
+        version.tags.get("gauntlet.adapter", ""),
+        created,
+        str(version.source),
+        version.tags.get("gauntlet.owner", ""),
     )
 
 

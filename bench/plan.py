@@ -86,6 +86,7 @@ class EvaluationRef(PluginRef):
     adversarial: "EvaluationRef | None" = None  # an attack that makes the outliers, of the cell's own samples
     judging: Judging | None = None  # of stochastic models
     keep: str | None = None  # how an attack keeps what it crafts
+    crafted_on: str | None = None  # label of the model that an attack is crafted on; None: on the one that is judged
 
     @property
     def identity(self) -> Any:
@@ -116,6 +117,7 @@ class CellPlan(Frozen):
     dataset: DatasetRef
     evaluation: EvaluationRef
     baseline: ModelRef | None = None  # for a paired probe
+    surrogate: ModelRef | None = None  # what an attack is crafted on, where that is not the model itself
     seed: int
     block: int  # samples per task
     threads: int
@@ -142,7 +144,8 @@ class CellPlan(Frozen):
     def identity(self) -> str:
         state = self.fit.state if self.fit else None
         baseline = self.baseline.identity if self.baseline else None
-        parts = (self.model.identity, self.dataset.identity, self.evaluation.identity, state, baseline)
+        surrogate = self.surrogate.identity if self.surrogate else None
+        parts = (self.model.identity, self.dataset.identity, self.evaluation.identity, state, baseline, surrogate)
         return content_key(*parts, self.seed, self.threads, self.engine)
 
     def tasks(self) -> Iterator["Task"]:
@@ -187,7 +190,7 @@ class Resolved(Frozen):
         """
         models = [[ref.label, *ref.identity[:-1], ref.training or ref.weights, ref.baseline] for ref in self.models]
         datasets = [[ref.label, ref.identity] for ref in self.datasets]
-        evaluations = [[ref.label, ref.identity] for ref in self.evaluations]
+        evaluations = [[ref.label, ref.identity, ref.crafted_on] for ref in self.evaluations]
         fits = [[fit.model, fit.dataset, fit.evaluation, fit.data.identity] for fit in self.fits]
         content = content_key(models, datasets, evaluations, fits, self.seed, self.block, self.threads, self.engine)
         return f"{self.suite}-{content[:8]}"
@@ -215,6 +218,7 @@ class Resolved(Frozen):
         return CellPlan(
             fit=self._fits.get((model.label, dataset.label, evaluation.label)),
             baseline=others[model.baseline] if evaluation.paired and model.baseline else None,
+            surrogate=others[evaluation.crafted_on] if evaluation.crafted_on else None,
             model=model,
             dataset=dataset,
             evaluation=evaluation,

@@ -63,6 +63,7 @@ def facts(run: Run, row: Row) -> dict[str, dict[str, str]]:
     found = {
         "Model": {
             "adapter": model.plugin,
+            "registered model": str(manifest.get("origins", {}).get(row.model) or ""),
             "weights": f"blake2b {model.weights}" if model.weights else "none: built from its arguments alone",
             **({"made by training": model.training} if model.training else {}),
             **{name: _text(value) for name, value in model.args.items()},

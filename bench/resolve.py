@@ -179,7 +179,12 @@ class Resolver:
                 found.append(EvaluationRef(kind=Kind.COST, exclusive=True, hardware=self.hardware, **described))
         for proof in asked.certificates:
             described = _described(proof.name, proof.build())
-            found.append(EvaluationRef(kind=Kind.CERTIFICATE, norm=proof.norm, epsilons=proof.epsilons, **described))
+            found.append(
+                EvaluationRef(
+                    kind=Kind.CERTIFICATE, norm=proof.norm, epsilons=proof.epsilons, judging=self.suite.stochastic,
+                    **described,
+                )
+            )  # fmt: skip
         for probing in asked.probes:
             probe = probing.build()
             hardware = self.hardware if probe.exclusive else None
@@ -236,8 +241,10 @@ def versions(plugin: Plugin) -> dict[str, str]:
 def _attack(spec: AttackSpec, judging: Judging) -> EvaluationRef:
     attack = spec.build()
     return EvaluationRef(
-        kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons, knowledge=attack.knowledge, minimal=attack.minimal,
-        judging=judging, keep=spec.keep, **_described(spec.name, attack),
+        kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons,
+        knowledge=Knowledge.TRANSFER if spec.crafted_on else attack.knowledge,
+        minimal=attack.minimal, crafted_on=spec.crafted_on, judging=judging, keep=spec.keep,
+        **_described(spec.name, attack),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from bench.metrics.corruption import with_baselines
 from bench.metrics.curves import Curves, curves
 from bench.metrics.efficiency import with_ratios
 from bench.metrics.evidence import Evidence, evidence
-from bench.metrics.groups import with_groups
+from bench.metrics.groups import with_groups, without_column
 from bench.metrics.rows import rows as rows_of_cells
 from bench.metrics.scores import with_scores
 from bench.metrics.separation import Separation, separation
@@ -71,6 +71,7 @@ def _row(cells: Sequence[Cell], wanted: Leaderboard) -> Row:
 def _compared(run: Run, found: Sequence[Row], wanted: Leaderboard) -> list[Row]:
     """With what needs the row of another model, and what is combined of all these."""
     baselines = _baselines(run)
+    found = without_column(found, {group.by: group.metrics for group in wanted.groups})
     return with_scores(with_baselines(with_ratios(found, baselines), baselines), wanted.scores)
 
 

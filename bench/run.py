@@ -4,7 +4,7 @@ import contextlib
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -42,6 +42,7 @@ class Options:
     command: tuple[str, ...] = ()
     name: str | None = None  # of the run, where it should not share its place with others of the same content
     most: int | None = None  # tasks
+    origins: Mapping[str, str] = field(default_factory=dict)  # by model: who registered it
 
 
 class Workforce(Protocol):
@@ -93,7 +94,7 @@ def run(
     resolved, trainings = resolver.resolve()
     if options.most is not None and (count := planned(list(resolved.cells(options.only)))) > options.most:
         raise GauntletError(f"{count} tasks, and no more than {options.most} are allowed", "divide the suite")
-    facts = manifest(options.command, hardware, suite.seed)
+    facts = {**manifest(options.command, hardware, suite.seed), "origins": dict(options.origins)}
     place = Run.create(options.output, resolved, text, to_yaml(suite), facts, options.name)
     job = _Job(suite, sources, options, display, place, store, workforce)
     with _stop_on_signal() as signaled:
@@ -181,7 +182,7 @@ class _Job:
         for cell in cells:
             self._done[cell.label] = sum(1 for task in cell.tasks() if self.store.has(task.key))
             self.display.begin(cell.label, cell.count, self._done[cell.label])
-            models = [ref for ref in (cell.model, cell.baseline) if ref is not None]
+            models = [ref for ref in (cell.model, cell.baseline, cell.surrogate) if ref is not None]
             unmade = any(ref.training and ref.weights is None for ref in models)
             if unmade or (cell.fit and cell.fit.state is None):
                 self._give_up(cell)

@@ -78,6 +78,7 @@ class Checks:
         for keys, message in unsuited(self.entries("datasets"), [*self.entries("evaluations", "attacks")]):
             self.find((*keys, "attack"), message)
         self.baselines()
+        self.surrogates()
         self.unique("models", [(keys, entry.get("name")) for keys, entry in self.entries("models")])
         self.unique("data sets", [(keys, _label(entry, "dataset")) for keys, entry in self.entries("datasets")])
         return self.findings
@@ -192,6 +193,14 @@ class Checks:
                 if splits and "train" not in splits:
                     message = f"needs `fit_on:`: the data set '{chosen}' has no split 'train' to fit '{name}' on"
                     self.find((*keys, "detector"), message)
+
+    def surrogates(self) -> None:
+        """Each `crafted_on:` is a model of the suite."""
+        known = [entry["name"] for _, entry in self.entries("models") if isinstance(entry.get("name"), str)]
+        for keys, entry in self.entries("evaluations", "attacks"):
+            name = entry.get("crafted_on")
+            if isinstance(name, str) and name not in known:
+                self.find((*keys, "crafted_on"), f"no model '{name}' in this suite{did_you_mean(name, known)}")
 
     def baselines(self) -> None:
         """Each `baseline:` is a model of the suite, and a probe that compares has something to compare with."""

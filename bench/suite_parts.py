@@ -130,6 +130,8 @@ class AttackSpec(Part):
     """Keep what it crafts as data: `exact`, or `8bit` (rounded, a quarter of the size). Left out: nothing."""
     args: Arguments = Field(default_factory=dict)
     """Arguments of the attack."""
+    crafted_on: Label | None = None
+    """Name of the model of this suite that is attacked in the place of each model, which then judges: transfer."""
 
     def build(self) -> Attack:
         """The attack. Raises PluginError or pydantic's ValidationError."""

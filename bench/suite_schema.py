@@ -49,7 +49,8 @@ def _recipe(model: Mapping[str, Any]) -> dict[str, Any]:
     families = [rule["if"]["properties"]["family"]["const"] for rule in rules]
     description = model["properties"]["recipe"].get("description", "")
     named = {"family": {"enum": families}}
-    return {"type": "object", "description": description, "properties": named, "required": ["family"], "allOf": rules}
+    made = {"type": "object", "description": description, "properties": named, "required": ["family"]}
+    return {**made, "allOf": rules} if rules else made
 
 
 def _rule(kind: str, name: str, definitions: dict[str, Any]) -> dict[str, Any]:

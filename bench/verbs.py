@@ -81,6 +81,16 @@ def open_suite(path: Path, overrides: Sequence[str], profile: str | None = None)
     return Opened(suite, path.read_text(), tuple(sources))
 
 
+def origins(suite: Suite, uri: str | None, output: Path) -> dict[str, str]:
+    """Who registered the models of a suite that come from the model registry, and when. Raises TrackingError."""
+    where = uri or os.environ.get("MLFLOW_TRACKING_URI") or tracking.default_uri(output)
+    registered = [spec for spec in suite.models if spec.plugin == "mlflow"]
+    return {
+        spec.name: models.origin(spec.arguments["uri"], spec.arguments.get("tracking_uri") or where)
+        for spec in registered
+    }
+
+
 def deliver(run: Run, uri: str | None, display: Display, only: str | None) -> Delivered:
     """Write the reports of a run, of all its rows, and log it to MLflow. What could not be logged is said, and can be
     logged later. only: the rows that are returned."""

@@ -186,10 +186,13 @@ class Worker:
             attack = contracts.attacks.build(ref.plugin, {**ref.args, "norm": ref.norm})
             purpose = repr(ref.identity[:3])
             judging, keep = ref.judging or measure.ONCE, None if ref.keep is None else Keep(ref.keep)
-            return measure.attacked(attack, ref.epsilons, purpose, model, samples, indices, cell.seed, judging, keep)
+            surrogate = self._model(cell.surrogate)[0] if cell.surrogate else None
+            return measure.attacked(
+                attack, ref.epsilons, purpose, model, samples, indices, cell.seed, judging, keep, surrogate
+            )
         if ref.kind is Kind.CERTIFICATE:
             certificate = contracts.certificates.build(ref.plugin, {**ref.args, "norm": ref.norm})
-            return measure.certified(certificate, ref.epsilons, model, samples, indices)
+            return measure.certified(certificate, ref.epsilons, model, samples, indices, ref.judging or measure.ONCE)
         if ref.kind is Kind.PROBE:
             probe = contracts.probes.build(ref.plugin, ref.args)
             if cell.baseline is not None and isinstance(probe, PairedProbe):

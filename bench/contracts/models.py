@@ -27,6 +27,7 @@ class Classifier(ABC):
     classes: int
     gradients: Gradients = Gradients.EXACT
     stochastic: bool = False  # two passes of one input may differ
+    smoothing: float | None = None  # standard deviation of the Gaussian noise that each pass adds to its input
     realisation: Realisation = Realisation.DENSE
     runtime: str = "torch"  # what executes it: timings of two runtimes are never put into one ratio
     feature_layers: tuple[str, ...] = ()

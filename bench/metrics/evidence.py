@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bench import names
 from bench.metrics import paired
 from bench.metrics.paired import Difference
+from bench.metrics.proofs import proofs
 from bench.metrics.robustness import Attacked
 from bench.records import Cell, Kind, Metric, Row, judged
 
@@ -55,6 +56,8 @@ def evidence(cells: Iterable[Cell]) -> dict[str, Evidence]:
             found[names.CLEAN_ACCURACY] = _share(cell.table["sample"].to_numpy(), right)
         elif cell.kind is Kind.DETECTOR:
             found[names.auroc(cell.evaluation)] = _scores(cell.table)
+        elif cell.kind is Kind.CERTIFICATE:
+            found |= _certified(cell)
         elif cell.norm is not None:
             one = Attacked.of(cell)
             attacked.setdefault(cell.norm, []).append(one)
@@ -124,6 +127,15 @@ def _ends(metric: Metric) -> tuple[float, float, float]:
 def _share(samples: NDArray[np.int64], hits: NDArray[np.bool_]) -> Evidence:
     order = np.argsort(samples, kind="stable")
     return Evidence(Statistic.SHARE, samples[order], hits[order].astype(np.float64), np.ones(len(samples)))
+
+
+def _certified(cell: Cell) -> dict[str, Evidence]:
+    assert cell.norm is not None
+    samples = cell.table["sample"].to_numpy()
+    return {
+        names.certified_accuracy(cell.norm, cell.evaluation, epsilon): _share(samples, proved)
+        for epsilon, proved in zip(cell.epsilons, proofs(cell).T, strict=True)
+    }
 
 
 def _attack(cell: Cell, one: Attacked) -> dict[str, Evidence]:

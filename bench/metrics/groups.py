@@ -31,24 +31,31 @@ def with_groups(row: Row, cells: Iterable[Cell], asked: Mapping[str, Sequence[st
 
     cells: those of the row. asked: column -> metrics. worst_group is the worst value, with the interval and n of that
     group alone; disparity is max log(v_i/v_j); group_sd the standard deviation over groups, ddof=1. What cannot be had
-    is flagged as undefined: no such column, a group without the metric, the logarithm of 0.
+    is flagged as undefined: a group without the metric, the logarithm of 0. Data without the column have none of these.
     """
     found, flags = dict(row.metrics), list(row.flags)
     held = [cell for cell in cells if not cell.kind.figures and cell.table.num_rows]
     for by, metrics in asked.items():
         wanted = {kind for metric in metrics for kind in _KINDS.get(re.split("[/.]", metric)[0], tuple(Kind))}
         apart = _apart([cell for cell in held if cell.kind in wanted], by)
-        for metric in metrics:
+        for metric in metrics if apart else ():
             made = {value: _figure(mine, metric) for value, mine in apart.items()}
             found |= {names.of_group(by, value, metric): figure for value, figure in made.items()}
             figures, told = _over_groups(list(made.values()), metric)
             found |= {names.grouped(what, by, metric): figure for what, figure in figures.items()}
-            missing = "" if made else f"the records have no column '{by}'"
-            flags += [
-                f"{names.grouped(what, by, metric)}: undefined: {missing or why}"
-                for what, why in (told or dict.fromkeys(names.GROUPED if missing else ())).items()
-            ]
+            flags += [f"{names.grouped(what, by, metric)}: undefined: {why}" for what, why in told.items()]
     return row.model_copy(update={"metrics": found, "flags": tuple(dict.fromkeys(flags))})
+
+
+def without_column(rows: Sequence[Row], asked: Mapping[str, Sequence[str]]) -> list[Row]:
+    """The rows, all of them flagged for a column that none of the data sets has: its name may be a mistake."""
+    flags = []
+    for by, metrics in asked.items():
+        if not any(name.startswith(f"group/{by}/") for row in rows for name in row.metrics):
+            flags += [
+                f"{names.grouped('worst_group', by, m)}: undefined: no data have the column '{by}'" for m in metrics
+            ]
+    return [row.model_copy(update={"flags": (*row.flags, *flags)}) for row in rows] if flags else list(rows)
 
 
 def _apart(cells: Sequence[Cell], by: str) -> dict[str, list[Cell]]:
@@ -82,9 +89,9 @@ def _over_groups(figures: Sequence[Metric], metric: str) -> tuple[dict[str, Metr
     """names.GROUPED of the groups' figures, and why one of them has no value."""
     empty = dict.fromkeys(names.GROUPED, Metric(value=None, n=len(figures)))
     values = [figure.value for figure in figures if figure.value is not None]
-    if not figures or len(values) < len(figures):
+    if len(values) < len(figures):
         why = f"{len(figures) - len(values)} of {len(figures)} groups have no {metric}"
-        return empty, dict.fromkeys(names.GROUPED, why) if figures else {}
+        return empty, dict.fromkeys(names.GROUPED, why)
     pick = min if names.higher_is_better(metric) else max
     found = {**empty, "worst_group": pick(figures, key=lambda figure: figure.value or 0.0)}
     if len(values) < 2:

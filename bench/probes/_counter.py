@@ -76,7 +76,8 @@ def count(run: Callable[[Tensor], object], module: nn.Module, x: Tensor) -> Coun
     """What `run(x)` costs; `module` is what it runs, and tells which layer an operation belongs to.
 
     A layer that computes on fewer bits than its float tensors have says so in an attribute
-    `operand_bits = (bits of a weight, bits of an activation)`.
+    `operand_bits = (bits of a weight, bits of an activation)`; one that multiplies each element by a weight, and so has
+    no product to count, has an attribute `pointwise`.
     """
     counter = _Counter(module)
     with ExitStack() as stack, torch.no_grad():
@@ -115,7 +116,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         visit = self.visits.pop()
         own = any(True for _ in layer.parameters(recurse=False))
         leaf = not any(True for _ in layer.children())
-        if own and leaf and not visit.products and not isinstance(layer, POINTWISE):
+        if own and leaf and not visit.products and not isinstance(layer, POINTWISE) and not hasattr(layer, "pointwise"):
             self.count.unknown.add(f"{type(layer).__name__} ({visit.name})")
 
     def __torch_dispatch__(

@@ -12,6 +12,7 @@ from adapters.digits import Digits
 from adapters.reference_nets import BinaryConv2d
 from adapters.torch_classifier import TorchClassifier, state_from_bytes
 from bench.contracts import Gradients, Realisation, Report
+from bench.probes.macs import Macs
 
 DIGITS = {"dataset": "digits"}
 
@@ -92,6 +93,16 @@ def test_a_binary_convolution_is_that_of_the_signs_of_weights_and_activations(mo
     assert set(given.unique().tolist()) == {-1.0, 1.0}
     weight = torch.where(net.conv2.weight >= 0, 1.0, -1.0)
     assert torch.equal(out, F.conv2d(given, weight, stride=2))
+
+
+@pytest.mark.parametrize("variant", ["A", "B", "C", "S"])
+def test_its_operations_are_counted_and_nothing_is_left_out(models, variant):
+    model, _ = models[variant]
+    found = {figure.name: figure for figure in Macs().measure(model, Digits(split="test").load(), None)}
+    maps, conv1, conv2, conv3 = 16, 64 * 9, 32 * 16 * 9, 32 * 32 * 9
+    assert found["macs"].flags == ()
+    assert found["macs"].value == maps * conv1 + maps * conv2 + conv3 + 32 * 10
+    assert found["binary_macs"].value == (0 if variant == "A" else maps * conv2 + conv3)
 
 
 def test_xnor_nets_factors_are_the_mean_magnitudes_and_survive_the_loss_of_the_magnitudes():

@@ -10,9 +10,12 @@ from adapters.digits import Digits
 from adapters.doubly_nested import DoublyNestedModel
 from adapters.doubly_nested_net import DoublyNested, staircase
 from adapters.torch_classifier import state_to_bytes
-from bench.contracts import DatasetChoice, Report
+from bench.certificates.linear_bounds import QuickBounds
+from bench.contracts import DatasetChoice, Norm, Report
+from bench.errors import PluginError
 from bench.probes.macs import Macs
 from bench.probes.parts import Parts
+from bench.swift import swift
 from tests.adapters.models import calls
 
 DIGITS = DatasetChoice(dataset="digits")
@@ -128,6 +131,14 @@ def test_the_probe_of_parts_tells_how_often_each_network_was_asked():
     assert found["part/2x2"] == pytest.approx(float(ran[:, 2].double().mean()))
     whole = Parts().measure(adapter.model_copy(update={"subnet": (2, 2)}).build(weights), TEST, None)
     assert next(figure.value for figure in whole if figure.name == "parts/max") == 1
+
+
+def test_it_is_neither_traced_for_speed_nor_bounded_since_both_would_follow_one_branch_for_all():
+    adapter, weights = random_net()
+    model = adapter.model_copy(update={"threshold": halfway(weights)}).build(weights)
+    assert swift(model, X) is model
+    with pytest.raises(PluginError, match="cannot be traced"):
+        QuickBounds(norm=Norm.LINF).proves(model, X[:2], torch.zeros(2, dtype=torch.int64), 0.01)
 
 
 def test_one_training_serves_every_subnetwork_path_and_threshold():

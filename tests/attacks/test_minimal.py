@@ -61,7 +61,7 @@ class Linear(Classifier):
         (FastMinimumNorm(steps=300), 1.02),
         (FastMinimumNorm(norm=Norm.LINF, steps=300), 1.05),
         (FastMinimumNorm(norm=Norm.L1, steps=300), 1.1),
-        (ElasticNet(steps=400, learning_rate=0.05, beta=0.05), 1.1),
+        (ElasticNet(steps=400, learning_rate=0.05, beta=0.00125), 1.1),
     ],
     ids=lambda part: f"{part.name}-{part.norm}" if isinstance(part, Attack) else "",
 )

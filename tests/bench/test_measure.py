@@ -233,3 +233,56 @@ def test_a_detector_that_says_nan_is_an_error():
 
     with pytest.raises(ValueError, match="never NaN"):
         detected(Nan(), False, Threshold(), samples(), np.arange(N), 0)
+
+
+class Upside(Threshold):
+    """Says the opposite: what fools it pushes the first pixel the other way."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        return -super().logits(x)
+
+
+class Descend(Scripted):
+    """Follows the gradient of the model that it is given."""
+
+    def run(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom) -> Tensor:
+        self.log.append((epsilon, len(x)))
+        leaf = x.detach().requires_grad_()
+        loss = nn.functional.cross_entropy(model.logits(leaf), y, reduction="sum")
+        (slope,) = torch.autograd.grad(loss, leaf)
+        return (x + (epsilon or 1.0) * slope.sign()).clamp(0, 1)
+
+
+def transferred(surrogate: Classifier | None) -> dict[str, list[Any]]:
+    model = Threshold() if surrogate is None else surrogate
+    judge = Threshold()
+    found = attacked(
+        Descend(), (0.35,), "t", judge, samples(), np.arange(N), 0, surrogate=None if surrogate is None else model
+    )
+    return found.to_pydict()
+
+
+def test_what_is_crafted_on_another_model_is_judged_by_this_one():
+    own, twin, upside = transferred(None), transferred(Threshold()), transferred(Upside())
+    assert own["transferred"] == [None] * N
+    assert twin["transferred"] == upside["transferred"] == [True] * N
+    assert twin["broken"] == own["broken"]
+    assert sum(map(sum, own["broken"])) == N - 1 or sum(map(sum, own["broken"])) > 4
+    assert sum(map(sum, upside["broken"])) == 1, "pushed the wrong way, only what was wrong untouched is broken"
+
+
+def test_the_model_itself_as_its_own_surrogate_is_the_control():
+    model = Threshold()
+    found = attacked(Descend(), (0.35,), "t", model, samples(), np.arange(N), 0, surrogate=model).to_pydict()
+    assert found["transferred"] == [False] * N
+
+
+def test_a_surrogate_of_other_inputs_is_refused_and_one_with_gradients_serves_a_model_without():
+    other = Threshold()
+    other.input_shape = (3,)
+    with pytest.raises(PluginError, match="craft on a model that takes the same inputs"):
+        transferred(other)
+    judge = Threshold()
+    judge.gradients = Gradients.NONE
+    found = attacked(Descend(), (0.35,), "t", judge, samples(), np.arange(N), 0, surrogate=Threshold()).to_pydict()
+    assert sum(map(sum, found["broken"])) > 1

@@ -1,6 +1,7 @@
 """Registered models: what comes out of the registry is what went in, or an error."""
 
 import json
+import re
 import uuid
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 
 from bench.contracts import adapters
 from bench.errors import DataError, PluginError, TrackingError
-from bench.models import SPEC, bundle, fetch, list_models, parse, register, remove, show
+from bench.models import SPEC, bundle, fetch, list_models, origin, parse, register, remove, show
 from bench.tracking import connect, download
 from tests.bench.linear import fitted, linear
 
@@ -51,6 +52,8 @@ def test_versions_count_up_and_the_same_content_is_the_same_version(name: str, l
     assert [(entry.version, entry.adapter) for entry in entries] == [(2, "linear"), (1, "linear")]
     assert show(name, tracking_uri)[1].args["scale"] == 3.0
     assert show(f"{name}/latest", tracking_uri)[0].version == 2
+    told = rf"{name}/2, registered by \S+ on \d{{4}}-\d\d-\d\d"
+    assert re.fullmatch(told, origin(f"models:/{name}/latest", tracking_uri))
     assert "scale" not in show(f"{name}/1", tracking_uri)[1].args
 
 

@@ -42,3 +42,18 @@ def test_the_weights_of_the_baseline_are_a_part_of_the_identity_and_those_of_a_s
 
 def test_another_baseline_is_another_submission():
     assert resolved("net").submission != resolved("small").submission
+
+
+def crafted(on: str | None, weights: str = "w1") -> Resolved:
+    attack = EvaluationRef(label="pgd", plugin="pgd", kind=Kind.ATTACK, norm="linf", epsilons=(0.1,), crafted_on=on)
+    return resolved(weights=weights).model_copy(update={"evaluations": (attack,)})
+
+
+def test_what_an_attack_is_crafted_on_is_a_part_of_the_identity_by_its_weights():
+    own, other = (next(iter(crafted(on).cells("small/*"))) for on in (None, "net"))
+    assert own.surrogate is None
+    assert other.surrogate is not None
+    assert other.surrogate.label == "net"
+    [changed] = crafted("net", "w3").cells("small/*")
+    assert len({own.identity, other.identity, changed.identity}) == 3
+    assert crafted("net").submission != crafted("small").submission

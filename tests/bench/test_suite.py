@@ -334,6 +334,13 @@ def test_a_baseline_is_a_model_of_the_suite_and_gives_ratios_as_columns(tmp_path
     assert found.endswith("models[1].baseline: no model 'nett' in this suite - did you mean 'net'?")
 
 
+def test_an_attack_is_crafted_on_a_model_of_the_suite(tmp_path: Path) -> None:
+    good = change(("{attack: t_lib.near, norm: l2}", "{attack: t_lib.near, norm: l2, crafted_on: net}"))
+    assert suite(good, tmp_path).evaluations.attacks[1].crafted_on == "net"
+    [found] = mistakes(good.replace("crafted_on: net", "crafted_on: nett"), tmp_path)
+    assert found.endswith("attacks[1].crafted_on: no model 'nett' in this suite - did you mean 'net'?")
+
+
 def test_a_probe_that_compares_needs_a_model_with_a_baseline(tmp_path: Path) -> None:
     paired = change(("probes: [t_count, {probe: t_count, name: again}]", "probes: [t_count, t_paired]"))
     [found] = mistakes(paired, tmp_path)

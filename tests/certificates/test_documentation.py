@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-import bench.certificates.linear_bounds  # noqa: F401 - registers the certificate
+import bench.certificates.linear_bounds
+import bench.certificates.milp
+import bench.certificates.smoothing  # noqa: F401 - registers the certificate
 from bench.contracts import certificates
 
 DOCS = Path(__file__).parents[2] / "docs"

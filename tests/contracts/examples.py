@@ -168,6 +168,7 @@ EXAMPLES: dict[str, Callable[[], tuple[Adapter, bytes | None]]] = {
     "small_cnn": lambda: _reference(SmallCnn),
     "small_cnn_binarised": lambda: _reference(SmallCnnBinarised),
     "small_cnn_pruned": lambda: _reference(SmallCnnPruned),
+    "smoothed": lambda: (adapters.build("smoothed", {"model": {"adapter": "small_cnn"}}), _reference(SmallCnn)[1]),
     "zeroed": lambda: (adapters.build("zeroed", {"model": {"adapter": "small_cnn"}}), _reference(SmallCnn)[1]),
     "torch": lambda: (adapters.build("torch", TORCH), models.state_bytes(models.small_net())),
     "torch_export": lambda: _built(

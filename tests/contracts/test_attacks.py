@@ -8,20 +8,22 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-import attacks.autoattack
-import attacks.fgsm
-import attacks.foolbox
-import attacks.orthogonal_pgd
-import attacks.pgd  # noqa: F401 - registers the attack
-from bench.contracts import Attack, Bounds
+from bench import plugins
+from bench.contracts import Attack, Bounds, Classifier, Gradients, Knowledge, Samples
 from bench.contracts import attacks as registry
+from bench.errors import PluginError
+from bench.measure import attacked
 from tests.attacks import digits
+from tests.contracts.examples import EXAMPLES
+
+plugins.load_built_in()
 
 OURS = [name for name in registry if registry.get(name).__module__.startswith("attacks.")]  # not those of other tests
 REFUSED = [name for name in OURS if registry.get(name).summary().startswith("Refused: ")]
 NUMBA = [name for name in OURS if "numba" in registry.get(name).requires]
 USABLE = [name for name in OURS if name not in REFUSED + NUMBA and not registry.get(name).tokens]
-EPSILON = {"linf": 0.1, "l2": 0.6, "l1": 3.0}
+FIRST = [name for name in USABLE if not name.startswith("foolbox.")]
+EPSILON = {"linf": 0.1, "l2": 0.6, "l1": 3.0, "l0": 9.0}
 
 # Small budgets, so that all attacks together run in a minute.
 BUDGET: dict[str, dict[str, Any]] = {
@@ -29,6 +31,14 @@ BUDGET: dict[str, dict[str, Any]] = {
     "apgd_dlr": {"steps": 10},
     "apgd_t": {"steps": 5, "targets": 2},
     "autoattack": {"prove": False},
+    "cw": {"steps": 10, "binary_search": 3},
+    "ddn": {"steps": 15},
+    "ead": {"steps": 10, "binary_search": 3},
+    "fmn": {"steps": 15},
+    "patch": {"steps": 5, "positions": 2},
+    "restricted": {"args": {"steps": 5}},
+    "simba": {"queries": 60},
+    "transfer": {"args": {"steps": 5}},
     "fab": {"steps": 5},
     "fab_t": {"steps": 5, "targets": 2},
     "square": {"queries": 60},
@@ -59,7 +69,8 @@ def attack(name: str) -> Attack:
 
 def run(name: str, x: torch.Tensor, y: torch.Tensor, start: int = 0, bounds: Bounds = Bounds(0, 1)) -> torch.Tensor:  # noqa: B008
     made = attack(name)
-    epsilon = None if made.minimal else EPSILON[made.norm] * (bounds.high - bounds.low)
+    width = 1.0 if made.norm == "l0" else bounds.high - bounds.low
+    epsilon = None if made.minimal else EPSILON[made.norm] * width
     return made.run(digits.model(bounds), x, y, epsilon, digits.streams(len(x), start))
 
 
@@ -142,10 +153,91 @@ def test_means_the_same_in_other_bounds(name: str, whole: dict[str, torch.Tensor
     assert adversarial.min() >= bounds.low
     assert adversarial.max() <= bounds.high
     if not made.minimal:
-        assert distance(adversarial, x, made.norm).max() <= 4 * EPSILON[made.norm] + 4e-7
+        assert distance(adversarial, x, made.norm).max() <= (1 if made.norm == "l0" else 4) * EPSILON[made.norm] + 4e-7
     broken = digits.model(bounds).logits(adversarial).argmax(1) != y
     reference = digits.module()(result(name, whole)).argmax(1) != y
     assert int((broken == reference).sum()) >= 6  # a descent in other units is rounded differently
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_takes_samples_that_are_misclassified_already(name: str) -> None:
+    x, y = digits.right(4)
+    y = (y + 1) % 10
+    made = attack(name)
+    moved = run(name, x, y)
+    assert moved.isfinite().all()
+    if not made.minimal:
+        assert distance(moved, x, made.norm).max() <= EPSILON[made.norm] + 1e-6
+
+
+def records(name: str, model: Classifier, x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
+    """What the engine records of the attack on these samples."""
+    made = attack(name)
+    data = Samples(y.numpy(), lambda i: x[torch.from_numpy(i)], tuple(x.shape[1:]), model.bounds, ("",) * 10, "digest")
+    return attacked(made, (EPSILON[made.norm],), "t", model, data, np.arange(len(x)), 0).to_pydict()
+
+
+class Fragile(digits.DigitsNet):
+    """NaN for every input whose corner, which is black in every digit here, is not nearly black."""
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        good = x.flatten(1)[:, 0] < 0.02
+        return torch.where(good[:, None], super().logits(x), torch.nan)
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_a_model_that_returns_nan_neither_stops_it_nor_lets_it_out_of_the_ball(name: str) -> None:
+    x, y = digits.right(6)
+    assert bool((x.flatten(1)[:, 0] == 0).all())
+    found = records(name, Fragile(digits.module()), x, y)
+    assert len(found["broken"]) == 6
+    for far, broken in zip(found["distance"], found["broken"], strict=True):
+        assert far is None or np.isfinite(far)
+        assert not broken[0] or far <= EPSILON[attack(name).norm] + 1e-6
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_half_precision_is_refused_before_any_pass(name: str) -> None:
+    x, y = digits.right(3)
+    with pytest.raises(PluginError, match=r"(?s)float16.*float32"):
+        records(name, digits.model(), x.half(), y)
+
+
+def outcome(name: str, model: Classifier, x: torch.Tensor, y: torch.Tensor) -> tuple[dict[str, Any], str]:
+    """The records, or what a refusal says."""
+    try:
+        return records(name, model, x, y), ""
+    except PluginError as problem:
+        return {}, str(problem)
+
+
+# one adapter of every kind that attacks have to cope with
+FAMILIES = (
+    "small_cnn",
+    "small_cnn_binarised",
+    "small_cnn_pruned",
+    "smoothed",
+    "sklearn",
+    "onnx",
+    "deployed",
+    "refusing",
+)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_attack_of_ours_copes_with_every_family_or_says_why_not(family: str) -> None:
+    adapter, weights = EXAMPLES[family]()
+    model = adapter.build(weights)
+    x = torch.rand(3, *model.input_shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        y = model.logits(x).argmax(1)
+    for name in FIRST:
+        found, told = outcome(name, model, x, y)
+        blind = registry.get(name).knowledge is Knowledge.WHITE_BOX and model.gradients is Gradients.NONE
+        said = ["classes"] * (model.classes < 4) + ["stochastic"] * model.stochastic + ["nor a model it was made from"]
+        assert not told or blind or any(words in told for words in [*said, "reads a torch module"]), f"{name}: {told}"
+        assert told or [verdict is not None for verdict in found["broken"]] == [True] * 3, name
+        assert told or not any(found["escaped"]), name
 
 
 @pytest.mark.parametrize("name", REFUSED)

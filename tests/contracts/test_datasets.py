@@ -205,6 +205,7 @@ def test_samples_have_the_promised_shapes_types_and_bounds(load: Example) -> Non
         assert samples.labels.min() >= 0
         assert samples.labels.max() < len(samples.class_names)
         assert len(set(samples.class_names)) == len(samples.class_names)
+        assert all(np.shape(column) == (n,) for column in samples.groups.values())
         x = samples.fetch(np.arange(n))
         assert x.shape == (n, *samples.input_shape)
         assert x.dtype == (torch.int64 if samples.vocabulary else torch.float32)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from bench.contracts import Gradients, Samples
+from bench.contracts import Bounds, Gradients, Samples
 from bench.gradient_checks import examine
 from bench.measure import clean as clean_records
 from bench.metrics.indicators import SIGNS
@@ -187,3 +187,16 @@ def test_nothing_is_said_of_a_model_that_declares_no_gradients() -> None:
     model = Detached(digits.module())
     model.gradients = Gradients.NONE
     assert examined(model) == ""
+
+
+def test_inputs_that_are_not_continuous_are_not_examined() -> None:
+    class Tokens(digits.DigitsNet):
+        def logits(self, x: torch.Tensor) -> torch.Tensor:
+            assert not x.is_floating_point()
+            return super().logits(x.float() / 16)
+
+    x, y = digits.right(8)
+    whole = (16 * x).long()
+    samples = Samples(y.numpy(), lambda rows: whole[torch.from_numpy(rows)], (1, 8, 8), Bounds(0, 16), ("",) * 10, "d")
+    found = clean_records(Tokens(digits.module()), samples, np.arange(8), examined=8)
+    assert found["signs"].null_count == 8

@@ -4,6 +4,7 @@ import pytest
 
 from bench.contracts import Frozen
 from bench.errors import PluginError
+from bench.metrics.evidence import evidence
 from bench.metrics.rows import rows
 from bench.records import Cell, Kind, samples_table
 
@@ -36,6 +37,14 @@ def test_certified_accuracy_is_the_share_of_proved_samples_at_each_epsilon() -> 
     assert row.metrics["certified_accuracy/linf/planes/0.1"].value == 0.5
     assert row.metrics["certified_accuracy/linf/planes/0.2"].value == 0.25
     assert row.metrics["robust_accuracy/linf/pgd/0.2"].value == 0.5
+
+
+def test_models_are_told_apart_by_what_is_proved() -> None:
+    proved = [[True, False], [True, True], [False, False]]
+    found = evidence(cells(Case(broken=[[False, False]] * 3), proved))
+    assert found["certified_accuracy/linf/planes/0.1"].values.tolist() == [1, 1, 0]
+    assert found["certified_accuracy/linf/planes/0.2"].values.tolist() == [0, 1, 0]
+    assert found["robust_accuracy/linf/worst/0.1"].values.tolist() == [1, 1, 1], "a proof is no attack"
 
 
 def test_a_sample_that_is_proved_and_broken_is_an_error_that_names_it() -> None:

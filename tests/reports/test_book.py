@@ -84,6 +84,17 @@ def test_the_command_of_a_card_is_the_one_that_was_given_for_its_row_only(run: R
     assert again == "gauntlet run 'my suite.yaml' --workers 2 --only 'weak/digits/*'"
 
 
+def test_a_card_says_who_registered_its_model(run: Run, tmp_path: Path) -> None:
+    before = run.read("manifest.json")
+    run.write(
+        "manifest.json", json.dumps({**run.manifest, "origins": {"weak": "net/2, registered by ada on 2026-01-02"}})
+    )
+    folder = verbs.write_reports(run, results.analysis(run), tmp_path).parent
+    run.write("manifest.json", before)
+    assert "net/2, registered by ada on 2026-01-02" in (folder / "cards" / "digits" / "weak.html").read_text()
+    assert "registered by" not in (folder / "cards" / "digits" / "strong.html").read_text()
+
+
 def test_a_picture_names_its_models_in_text_and_is_the_same_every_time() -> None:
     section, _ = sections(board(), View("s", rank_by="robust_accuracy/linf/worst/0.1"))
     first, second = (pictures.svg(pictures.board(section, View("s"))["robust_accuracy.linf"]) for _ in range(2))

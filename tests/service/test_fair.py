@@ -30,6 +30,7 @@ class House:
 
     now: float = 0.0
     told: list[tuple[str, str]] = field(default_factory=list)
+    progress: list[tuple[str, str, int, int]] = field(default_factory=list)
     errors: dict[str, BaseException] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -42,7 +43,7 @@ class House:
             try:
                 self.queue.dispatch(
                     owner, name, iter(jobs), sink or (lambda job, outcome, _: self.told.append((name, job.key))),
-                    resources=Resources(), progress=lambda *_: None,
+                    resources=Resources(), progress=lambda *figures: self.progress.append((name, *figures)),
                     canceled=lambda: name in self.canceled, alone=alone,
                 )  # fmt: skip
             except BaseException as problem:  # noqa: BLE001
@@ -161,6 +162,16 @@ def test_workers_are_kept_for_a_while_and_given_up_for_timings():
     house.submit("bob", "timing", jobs("t", 1), alone=True)
     house.now += 1
     assert not house.queue.linger()
+
+
+def test_how_far_a_training_or_a_fit_is_is_told_to_whose_it_is():
+    house = House()
+    house.submit("ann", "one", jobs("a", 1))
+    house.submit("bob", "two", jobs("b", 1))
+    house.queue.progress("fit two|rss on cnn", 3, 10)
+    house.queue.progress("train one|cnn", 1, 2)
+    assert house.progress == [("two", "fit rss on cnn", 3, 10), ("one", "train cnn", 1, 2)]
+    house.canceled |= {"one", "two"}
 
 
 def test_cancel_hands_out_no_more_and_keeps_what_was_at_work():

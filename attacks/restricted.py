@@ -1,0 +1,109 @@
+"""Attacks that may move only some of the pixels."""
+
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from attacks.losses import margin
+from attacks.overlap import gradient_overlap
+from bench.contracts import Attack, Classifier, Norm, Plugin, attack, attacks
+from bench.errors import PluginError
+from bench.randomness import SampleRandom
+
+
+class Where(StrEnum):
+    """How the free pixels are chosen."""
+
+    OVERLAP = "overlap"  # by the model's wiring alone
+    GRADIENT = "gradient"  # by the sample's own gradient
+    RANDOM = "random"
+
+
+class Masked(Classifier):
+    """`model` as a function of the free coordinates: all others keep the values of x. x, free: (n, *input_shape)."""
+
+    def __init__(self, model: Classifier, x: Tensor, free: Tensor) -> None:
+        for name in ("input_shape", "bounds", "classes", "gradients", "stochastic", "device"):
+            setattr(self, name, getattr(model, name))
+        self.model, self.x, self.free = model, x, free
+
+    def rows(self, rows: Tensor) -> "Masked":
+        return Masked(self.model.rows(rows), self.x[rows], self.free[rows])
+
+    def logits(self, x: Tensor) -> Tensor:
+        """See Classifier.logits. Takes as many inputs as it has rows."""
+        return self.model.logits(torch.where(self.free, x, self.x))
+
+
+@attack("restricted")
+class Restricted(Attack):
+    """Another attack that may move only a share of the pixels: those of largest gradient overlap, say.
+
+    `attack` and `args`: the attack inside a ball that is restricted. `share`: of the pixels (all channels of each) or,
+    where inputs are no images, of the coordinates. `where`: `overlap`, the pixels that most paths of the net lead to;
+    `gradient`, those where the sample's own margin is steepest; `random`, of the sample's own stream.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2, Norm.L1)
+
+    norm: Norm = Norm.LINF
+    attack: str = Field(default="pgd", description="the attack that is restricted")
+    args: dict[str, Any] = Field(default_factory=dict, description="its arguments")
+    share: Annotated[float, Field(gt=0, le=1)] = 0.3
+    where: Where = Where.OVERLAP
+
+    @model_validator(mode="after")
+    def _known(self) -> "Restricted":
+        cls = attacks.get(self.attack)
+        if self.attack == self.name:
+            raise ValueError("`attack` must name the attack that is restricted, not 'restricted' itself")
+        if cls.minimal:
+            raise PluginError(f"'{self.attack}' looks for the smallest distance: restricted needs one with epsilons")
+        if self.norm not in cls.norms:
+            raise PluginError(f"'{self.attack}' has no norm '{self.norm}' (it has: {', '.join(cls.norms)})")
+        self._inner()
+        return self
+
+    def inner_plugins(self) -> tuple[Plugin, ...]:
+        return (self._inner(),)
+
+    @property
+    def averages(self) -> bool:
+        return self._inner().averages
+
+    def _inner(self) -> Attack:
+        return attacks.build(self.attack, {**self.args, "norm": self.norm})
+
+    def run(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom) -> Tensor:
+        """See Attack.run. Raises PluginError for `overlap` on a model without a torch module."""
+        if not len(x):
+            return x
+        free = self.free(model, x, y, random)
+        return torch.where(free, self._inner().run(Masked(model, x, free), x, y, epsilon, random), x)
+
+    def free(self, model: Classifier, x: Tensor, y: Tensor, random: SampleRandom) -> Tensor:
+        """(n, *input_shape) bool: the coordinates that may move."""
+        if self.where is Where.RANDOM:
+            score = random.uniform(x.shape[2:] if x.ndim == 4 else x.shape[1:], device=str(x.device))
+        elif self.where is Where.OVERLAP:
+            score = _over_channels(gradient_overlap(model, x[:1])).expand(len(x), *_places(x))
+        else:
+            leaf = x.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(margin(model.logits(leaf), y).sum(), leaf)
+            score = _over_channels(slope.abs())
+        flat = score.flatten(1)
+        count = max(1, int(self.share * flat.shape[1]))
+        chosen = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, flat.topk(count, dim=1).indices, True)
+        chosen = chosen.reshape(score.shape)
+        return (chosen[:, None] if x.ndim == 4 else chosen).expand_as(x)
+
+
+def _places(x: Tensor) -> torch.Size:
+    return x.shape[2:] if x.ndim == 4 else x.shape[1:]
+
+
+def _over_channels(values: Tensor) -> Tensor:
+    return values.sum(1) if values.ndim == 4 else values
