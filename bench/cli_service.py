@@ -252,7 +252,7 @@ def submissions(
 ) -> None:
     """List the submissions that you may see, the latest first."""
     columns = ("id", "owner", "state", "done", "total", "failed", "eta", "priority", "message")
-    listed([{name: line[name] for name in columns} for line in Client(server, token).list(state)], form)
+    listed([{name: line[name] for name in columns} for line in Client(server, token).submissions(state)], form)
 
 
 @app.command()

@@ -57,37 +57,37 @@ class Client:
         """Hand in a suite (YAML or JSON). Raises SuiteError with its mistakes, ServiceError."""
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex, "Content-Type": "application/yaml"}
         params = {"priority": priority, "shared": str(shared).lower()}
-        return self._json("POST", "", data=suite, headers=headers, params=params)
+        return self._row("POST", "", data=suite, headers=headers, params=params)
 
     def get(self, submission: str) -> dict[str, Any]:
-        return self._json("GET", f"/{submission}")
+        return self._row("GET", f"/{submission}")
 
-    def list(self, state: str | None = None) -> list[dict[str, Any]]:
+    def submissions(self, state: str | None = None) -> list[dict[str, Any]]:
         """Those that you may see, the latest first; no more than a page."""
         found: list[dict[str, Any]] = self._json("GET", "", params={"state": state} if state else None)["submissions"]
         return found
 
     def cancel(self, submission: str) -> dict[str, Any]:
-        return self._json("POST", f"/{submission}/cancel")
+        return self._row("POST", f"/{submission}/cancel")
 
     def pause(self, submission: str) -> dict[str, Any]:
-        return self._json("POST", f"/{submission}/pause")
+        return self._row("POST", f"/{submission}/pause")
 
     def resume(self, submission: str) -> dict[str, Any]:
-        return self._json("POST", f"/{submission}/resume")
+        return self._row("POST", f"/{submission}/resume")
 
     def retry(self, submission: str) -> dict[str, Any]:
         """Try again what failed."""
-        return self._json("POST", f"/{submission}/retry")
+        return self._row("POST", f"/{submission}/retry")
 
     def prioritise(self, submission: str, priority: int) -> dict[str, Any]:
-        return self._json("PUT", f"/{submission}/priority", json={"priority": priority})
+        return self._row("PUT", f"/{submission}/priority", json={"priority": priority})
 
     def failures(self, submission: str) -> Any:
         return self._json("GET", f"/{submission}/failures")
 
     def leaderboard(self, submission: str) -> dict[str, Any]:
-        return self._json("GET", f"/{submission}/leaderboard", params={"form": "json"})
+        return self._row("GET", f"/{submission}/leaderboard", params={"form": "json"})
 
     def page(self, submission: str, path: Path) -> None:
         """Write the leaderboard's page."""
@@ -134,9 +134,11 @@ class Client:
             for chunk in answer.iter_content(CHUNK):
                 file.write(chunk)
 
-    def _json(self, method: str, path: str, **more: Any) -> dict[str, Any]:
-        found: dict[str, Any] = self._send(method, path, **more).json()
-        return found
+    def _row(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        return dict(self._json(method, path, **more))
+
+    def _json(self, method: str, path: str, **more: Any) -> Any:
+        return self._send(method, path, **more).json()
 
     def _send(self, method: str, path: str, **more: Any) -> requests.Response:
         url = f"{self._url}/v1/submissions{path}"

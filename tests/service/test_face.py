@@ -153,10 +153,10 @@ def test_a_list_holds_ones_own_and_what_is_shared(house: House):
     house.token("owner-1")
     private, _ = house.queue.submit("owner-1", "s", "t")
     shared, _ = house.queue.submit("owner-1", "s", "t", shared=True)
-    seen = {row["id"] for row in house.client("looker", Role.READER).list()}
+    seen = {row["id"] for row in house.client("looker", Role.READER).submissions()}
     assert shared.id in seen
     assert private.id not in seen
-    assert {private.id, shared.id} <= {row["id"] for row in house.client("chief", Role.MAINTAINER).list()}
+    assert {private.id, shared.id} <= {row["id"] for row in house.client("chief", Role.MAINTAINER).submissions()}
 
 
 def test_a_token_is_good_for_its_scopes_only_and_not_for_long(house: House):
@@ -346,7 +346,7 @@ def test_it_listens_on_loopback_only(house: House):
 def test_a_service_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("bench.client.ATTEMPTS", 1)
     with pytest.raises(OperatorError, match="gauntlet up"):
-        Client("http://127.0.0.1:1", "x").list()
+        Client("http://127.0.0.1:1", "x").submissions()
 
 
 def test_a_database_that_is_away_gives_503(tmp_path: Path):
