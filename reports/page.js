@@ -57,7 +57,9 @@ function count() {
   const rows = boards.reduce((sum, { section, table }) => sum + (section.hidden ? 0 : table.rows({ search: "applied" }).count()), 0);
   filters.querySelector("output").textContent = `${rows} row${rows === 1 ? "" : "s"}`;
 }
-filters.addEventListener("change", filter);
+filters.addEventListener("change", ({ target }) => {
+  if (target.name !== "search") filter(); // its text is followed as it is typed: a redraw as it loses the focus would swallow a click
+});
 filters.querySelector("[name=search]").addEventListener("input", filter);
 filters.addEventListener("reset", () => setTimeout(filter));
 filters.hidden = false;

@@ -124,7 +124,7 @@ class Section:
     def order(self) -> str:
         """What the ranks mean, in words."""
         first = f"ranked by {formats.title(self.rank_by)}, {'highest' if self.descending else 'lowest'} first"
-        return first if self.separation is None else f"{first}; {self.ties}"
+        return f"{first}; {self.ties}" if self.ties else first
 
     @property
     def ties(self) -> str:

@@ -68,6 +68,8 @@ def test_filters_leave_the_models_and_the_columns_that_were_asked_for(opened: Op
     browser.find_element(By.CSS_SELECTOR, ".filters [type=reset]").click()
     browser.find_element(By.NAME, "search").send_keys("stro")
     assert models(browser) == ["strong"]
+    browser.find_element(By.LINK_TEXT, "strong").click()  # leaving the search box must not swallow it
+    assert browser.find_element(By.TAG_NAME, "h1").text.startswith("strong")
     assert errors(browser) == []
 
 

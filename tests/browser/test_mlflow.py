@@ -1,6 +1,6 @@
 """What a user sees in MLflow's own pages, in a real browser on a real MLflow server."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -9,8 +9,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from bench import results, verbs
+from bench.records import Row
 from tests.bench.conftest import mlflow_server  # noqa: F401 - a fixture
 from tests.browser.conftest import Browser, chromium
+from tests.browser.test_leaderboard import models
 from tests.reports.lab import MODELS, made_run
 
 pytestmark = pytest.mark.slow
@@ -25,6 +27,7 @@ class Pages:
     server: str
     experiment: str
     runs: dict[str, str]
+    rows: Sequence[Row]
 
     def open(self, path: str) -> None:
         self.browser.get("about:blank")
@@ -53,9 +56,32 @@ def pages(tmp_path_factory: pytest.TempPathFactory, mlflow_server: str) -> Itera
     listed = requests.post(f"{api}/runs/search", json={"experiment_ids": [experiment]}, timeout=20).json()["runs"]
     runs = {one["info"]["run_name"]: one["info"]["run_id"] for one in listed}
     with chromium(tmp_path_factory.mktemp("profile"), "--window-size=1900,1200") as browser:
-        yield Pages(browser, mlflow_server, experiment, runs)
+        yield Pages(browser, mlflow_server, experiment, runs, found.rows)
 
 
 def test_the_runs_table_has_a_line_for_each_row(pages: Pages) -> None:
     pages.open("/runs")
     pages.shows(*ROWS)
+
+
+def test_the_models_page_lists_every_model_with_its_data_set_and_accuracy(pages: Pages) -> None:
+    pages.open("/models")
+    text = pages.shows(*MODELS, *ROWS)
+    for row in pages.rows:
+        assert row.metrics["clean_accuracy"].value is not None
+        assert str(row.metrics["clean_accuracy"].value) in text
+    assert "digits (#" in text  # the metrics stand in the column of their data set
+
+
+def test_the_leaderboard_works_inside_the_artifact_viewer(pages: Pages) -> None:
+    pages.open(f"/runs/{pages.runs[ROWS[0]]}/artifacts/leaderboard.html")
+    pages.shows("leaderboard.html", "card.html")
+    browser = pages.browser
+    frame = WebDriverWait(browser, 60).until(lambda b: b.find_element(By.TAG_NAME, "iframe"))
+    browser.switch_to.frame(frame)
+    try:
+        assert set(WebDriverWait(browser, 60).until(models)) == set(MODELS)
+        browser.find_element(By.NAME, "search").send_keys("weak")
+        WebDriverWait(browser, 10).until(lambda b: set(models(b)) == {"weak"})
+    finally:
+        browser.switch_to.default_content()
