@@ -20,21 +20,19 @@ from adapters.deployed_export import (
     quantise,
     session,
 )
+from adapters.derived import Derived
 from adapters.torch_classifier import check_output, no_rows
 from bench.contracts import (
     Adapter,
-    AdapterChoice,
     Bounds,
     Classifier,
     DatasetChoice,
     Gradients,
-    Plugin,
     Realisation,
     Report,
     Samples,
     Training,
     adapter,
-    adapters,
 )
 from bench.errors import PluginError
 
@@ -45,7 +43,7 @@ SESSIONS: Mapping[str, Callable[[bytes], Run]] = {"onnxruntime": session, "openv
 
 
 @adapter("deployed")
-class Deployed(Adapter):
+class Deployed(Derived):
     """Another model of any torch adapter, converted to torch.compile, or to ONNX Runtime or OpenVINO, fp32 or int8.
 
     model: the adapter that builds the float model, with its arguments. target: `eager` (torch as it is), `compile`
@@ -59,31 +57,18 @@ class Deployed(Adapter):
 
     where: ClassVar[frozenset[str]] = frozenset({"weights", "model"})  # what the model is stands in the artefact
 
-    model: AdapterChoice = Field(description="the float model, as `{adapter: NAME, args: {...}}`")
     target: Target = Field(description="what it is converted to")
     calibration: DatasetChoice | None = Field(default=None, description="data for the ranges of int8")
     calibration_samples: int = Field(default=256, ge=1, description="evenly spread over those data")
 
     @model_validator(mode="after")
     def _complete(self) -> "Deployed":
-        if self.weights is not None:
-            raise ValueError("`weights` belongs to the float model: put it under `model.args`")
         if self.target in CALIBRATED and self.calibration is None:
             raise ValueError(f"target '{self.target}' needs `calibration: {{dataset: NAME, split: train}}`")
-        if self.model.adapter == self.name:
-            raise ValueError("a deployed model cannot be deployed again: name the adapter of the float model")
-        self.original()  # a wrong name or argument is told here
         return self
-
-    def original(self) -> Adapter:
-        """The adapter of the float model."""
-        return adapters.build(self.model.adapter, self.model.args)
 
     def distributions(self) -> tuple[str, ...]:
         return (*self.requires, "openvino") if self.target.startswith("openvino") else self.requires
-
-    def inner_plugins(self) -> tuple[Plugin, ...]:
-        return (self.original(),)
 
     def build(self, weights: bytes | None) -> "DeployedClassifier":
         if weights is None:

@@ -1,25 +1,16 @@
 """Quantisation without training: how often random samples of the weights' distribution hit each weight."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
+from adapters.derived import Derivation, Derived
 from adapters.torch_classifier import state_from_bytes, state_to_bytes
 from bench.contracts import (
-    Adapter,
-    AdapterChoice,
     Classifier,
-    DatasetChoice,
-    Plugin,
     Realisation,
-    Report,
-    Samples,
     Training,
     adapter,
-    adapters,
 )
 from bench.errors import PluginError
 from bench.randomness import seed_of
@@ -28,7 +19,7 @@ UNIT = ".unit"  # ends the name of the factor between a layer's hits and its wei
 
 
 @adapter("monte_carlo_quantised")
-class MonteCarloQuantised(Adapter):
+class MonteCarloQuantised(Derived):
     """Another model with the weights of every layer replaced by whole numbers of hits, without any training.
 
     Mordido et al. 2019, "Monte Carlo Quantization": per layer of n weights, N = K·n equidistant samples, moved together
@@ -37,23 +28,8 @@ class MonteCarloQuantised(Adapter):
     model: the adapter of the float model; its weights are a state dict. The file holds the hits, as int8 or int16.
     """
 
-    model: AdapterChoice = Field(description="the float model, as `{adapter: NAME, args: {...}}`")
     samples_per_weight: float = Field(default=1.0, gt=0, le=1000, description="K")
     repeat: int = Field(default=0, ge=0, description="another draw: joins the suite's seed")
-
-    @model_validator(mode="after")
-    def _complete(self) -> "MonteCarloQuantised":
-        if self.weights is not None:
-            raise ValueError("`weights` belongs to the float model: put it under `model.args`")
-        self.original()  # a wrong name or argument is told here
-        return self
-
-    def original(self) -> Adapter:
-        """The adapter of the float model."""
-        return adapters.build(self.model.adapter, self.model.args)
-
-    def inner_plugins(self) -> tuple[Plugin, ...]:
-        return (self.original(),)
 
     def build(self, weights: bytes | None) -> Classifier:
         if weights is None:
@@ -76,23 +52,12 @@ class MonteCarloQuantised(Adapter):
         return _Drawing(self)
 
 
-class _Drawing(Training):
-    """Reads no data: the weights and the seed decide."""
-
-    data = DatasetChoice(dataset="digits", split="train")
-
+class _Drawing(Derivation):
     def __init__(self, model: MonteCarloQuantised) -> None:
+        super().__init__(model)
         self.model = model
-        self.parent: Adapter = model.original()
 
-    def recipe(self) -> Mapping[str, Any]:
-        args = self.parent.model_dump(mode="json", exclude={"weights"})
-        fields = self.model.model_dump(mode="json", include={"samples_per_weight", "repeat"})
-        return {"model": self.model.model.adapter, "args": args, **fields}
-
-    def train(self, samples: Samples, parent: bytes | None, seed: int, report: Report) -> bytes:
-        if parent is None:
-            raise PluginError(f"model '{self.model.model.adapter}' has no weights to quantise")
+    def derive(self, parent: bytes, seed: int) -> bytes:
         out: dict[str, Tensor] = {}
         for name, value in state_from_bytes(parent).items():
             out[name] = value
@@ -101,7 +66,6 @@ class _Drawing(Training):
                 found, unit = hits(value, self.model.samples_per_weight, random)
                 out[name] = found.to(torch.int8 if int(found.abs().max()) < 128 else torch.int16)
                 out[name + UNIT] = torch.tensor(unit, dtype=torch.float32)
-        report.step(1, 1)
         return state_to_bytes(out)
 
 

@@ -1,32 +1,25 @@
 """A binarised network in one bit: its binary convolutions by XOR and popcount, equal to the float net bit for bit."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from adapters.binarised_nets import BinaryWeightLinear, ScaledBinaryConv2d, StochasticConv2d
+from adapters.derived import Derivation, Derived
 from adapters.packed_kernels import kernels, pack_weights
 from adapters.reference_nets import BinaryConv2d, Sign, sign
 from adapters.torch_classifier import TorchClassifier, check_input, check_output, no_rows
 from bench.contracts import (
-    Adapter,
-    AdapterChoice,
     Classifier,
-    DatasetChoice,
     Gradients,
-    Plugin,
     Realisation,
-    Report,
-    Samples,
     Training,
     adapter,
-    adapters,
 )
 from bench.errors import PluginError
 
@@ -34,7 +27,7 @@ Gate = Callable[[Tensor], Tensor]  # numbers (n, channels, height, width) -> the
 
 
 @adapter("packed")
-class Packed(Adapter):
+class Packed(Derived):
     """A binarised network whose binary convolutions run in bits: XOR and popcount on 64-bit words.
 
     model: the adapter that builds the binary net, such as `binarised` of variant B or C; its trained weights are used
@@ -45,25 +38,6 @@ class Packed(Adapter):
     """
 
     requires: ClassVar[tuple[str, ...]] = ("torch", "numba")
-    where: ClassVar[frozenset[str]] = frozenset({"weights"})
-
-    model: AdapterChoice = Field(description="the binary net, as `{adapter: binarised, args: {...}}`")
-
-    @model_validator(mode="after")
-    def _complete(self) -> "Packed":
-        if self.weights is not None:
-            raise ValueError("`weights` belongs to the binary net: put it under `model.args`")
-        if self.model.adapter == self.name:
-            raise ValueError("a packed model cannot be packed again: name the adapter of the binary net")
-        self.original()  # a wrong name or argument is told here
-        return self
-
-    def original(self) -> Adapter:
-        """The adapter of the binary net."""
-        return adapters.build(self.model.adapter, self.model.args)
-
-    def inner_plugins(self) -> tuple[Plugin, ...]:
-        return (self.original(),)
 
     def build(self, weights: bytes | None) -> "PackedClassifier":
         source = self.original().build(weights)
@@ -79,24 +53,9 @@ class Packed(Adapter):
         return _Packing(self)
 
 
-class _Packing(Training):
-    """Takes over the binary net's weights, which are stored in bits already. Reads no data."""
-
-    data = DatasetChoice(dataset="digits", split="train")
-
-    def __init__(self, model: Packed) -> None:
-        self.model = model
-        self.parent: Adapter = model.original()
-
-    def recipe(self) -> Mapping[str, Any]:
-        args = self.parent.model_dump(mode="json", exclude=set(self.parent.where))
-        return {"model": self.model.model.adapter, "args": args}
-
-    def train(self, samples: Samples, parent: bytes | None, seed: int, report: Report) -> bytes:
-        if parent is None:
-            raise PluginError(f"model '{self.model.model.adapter}' has no weights to pack")
-        report.step(1, 1)
-        return parent
+class _Packing(Derivation):
+    def derive(self, parent: bytes, seed: int) -> bytes:
+        return parent  # which holds bits already
 
 
 class PackedClassifier(Classifier):
