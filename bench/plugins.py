@@ -142,13 +142,15 @@ def source_digest(cls: type) -> str:
     return hasher.hexdigest()
 
 
+ENGINE = (  # beside bench.contracts: what measures, and what plugins call of the engine to make a figure or weights
+    *("detection", "disturbance", "examples", "gpu", "gradient_checks", "levels", "measure", "memory", "metering"),
+    *("randomness", "records", "saliency", "swift", "token_ids"),
+)
+
+
 def engine_digest() -> str:
     """Digest of the engine's files that decide what stands in a record."""
-    names = (
-        *("examples.py", "gradient_checks.py", "levels.py", "measure.py", "metering.py", "randomness.py", "records.py"),
-        "swift.py",
-    )
-    files = [*sorted((ROOT / "bench" / "contracts").glob("*.py")), *(ROOT / "bench" / name for name in names)]
+    files = [*sorted((ROOT / "bench" / "contracts").glob("*.py")), *(ROOT / "bench" / f"{name}.py" for name in ENGINE)]
     return hashlib.blake2b(b"".join(file.read_bytes() for file in files), digest_size=16).hexdigest()
 
 

@@ -1,5 +1,6 @@
 """Plug-ins: found, imported once, shipped as source, and never hiding anything."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -105,3 +106,11 @@ def test_a_package_that_shadows_one_of_ours_is_noticed(tmp_path: Path, monkeypat
     monkeypatch.delitem(sys.modules, "attacks", raising=False)
     with pytest.raises(OperatorError, match="the package 'attacks' is imported from"):
         plugins.check_import_names()
+
+
+def test_what_the_engine_measures_with_is_a_part_of_its_digest():
+    told = {"contracts", "errors", "names", "metrics"}  # words, messages and statistics: they decide no record
+    for name in ("measure", "detection"):
+        source = (plugins.ROOT / "bench" / f"{name}.py").read_text()
+        used = set(re.findall(r"^from bench\.(\w+)", source, flags=re.MULTILINE))
+        assert used - told <= set(plugins.ENGINE)
