@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.losses import margin
-from attacks.nearest import Nearest
+from attacks.nearest import ConstantSearch, Nearest
 from attacks.standing import lost
 from bench.contracts import Attack, Classifier, Knowledge, Norm, attack
 from bench.randomness import SampleRandom
@@ -41,14 +41,9 @@ class CarliniWagner(Attack):
         nearest = Nearest(x, self.norm)
         if not len(x):
             return x
-        const = torch.full((len(x),), self.initial_const, device=x.device)
-        lower, upper = torch.zeros_like(const), torch.full_like(const, torch.inf)
+        search = ConstantSearch(x, self.initial_const)
         for _ in range(self.binary_search):
-            succeeded = self._descend(model, x, y, const, nearest)
-            upper = torch.where(succeeded, torch.minimum(upper, const), upper)
-            lower = torch.where(succeeded, lower, torch.maximum(lower, const))
-            between = torch.where(lower > 0, (lower * upper).sqrt(), upper / 10)
-            const = torch.where(upper.isinf(), const * 10, between)
+            search.learn(self._descend(model, x, y, search.const, nearest))
         return nearest.point
 
     def _descend(self, model: Classifier, x: Tensor, y: Tensor, const: Tensor, nearest: Nearest) -> Tensor:

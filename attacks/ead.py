@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attacks.ball import rowwise
 from attacks.losses import margin
+from attacks.nearest import ConstantSearch
 from attacks.standing import lost
 from bench.contracts import Attack, Classifier, Knowledge, Norm, attack
 from bench.randomness import SampleRandom
@@ -42,17 +43,12 @@ class ElasticNet(Attack):
         if not len(x):
             return x
         best, least = x.clone(), torch.full((len(x),), torch.inf, device=x.device)
-        const = torch.full((len(x),), self.initial_const, device=x.device)
-        lower, upper = torch.zeros_like(const), torch.full_like(const, torch.inf)
+        search = ConstantSearch(x, self.initial_const)
         for _ in range(self.binary_search):
-            point, cost = self._descend(model, x, y, const)
-            succeeded = cost.isfinite()
+            point, cost = self._descend(model, x, y, search.const)
             nearer = cost < least
             best, least = torch.where(rowwise(nearer, x), point, best), torch.where(nearer, cost, least)
-            upper = torch.where(succeeded, torch.minimum(upper, const), upper)
-            lower = torch.where(succeeded, lower, torch.maximum(lower, const))
-            between = torch.where(lower > 0, (lower * upper).sqrt(), upper / 10)
-            const = torch.where(upper.isinf(), const * 10, between)
+            search.learn(cost.isfinite())
         return best
 
     def _descend(self, model: Classifier, x: Tensor, y: Tensor, const: Tensor) -> tuple[Tensor, Tensor]:

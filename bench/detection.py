@@ -16,15 +16,22 @@ from bench.contracts import (
     Classifier,
     Detector,
     Figure,
-    Gradients,
     Judging,
-    Knowledge,
     Report,
     Samples,
 )
 from bench.disturbance import watched
 from bench.errors import PluginError
-from bench.measure import ONCE, Indices, confidence_of, groups_of, judged_untouched, untouched, verified
+from bench.measure import (
+    ONCE,
+    Indices,
+    check_gradients,
+    confidence_of,
+    groups_of,
+    judged_untouched,
+    untouched,
+    verified,
+)
 from bench.metering import Metered, Passes, Untouched, predictions
 from bench.metrics.intervals import median
 from bench.names import COST_SUFFIX
@@ -139,11 +146,7 @@ def deceived(
     after one clean pass, inside the bounds and the ball: `broken` says whether it is an adversarial input. What is not
     stays in the records, and out of the figures of separation. epsilon: None for a minimal attack.
     """
-    if attack.knowledge is Knowledge.WHITE_BOX and model.gradients is Gradients.NONE:
-        raise PluginError(
-            f"attack '{attack.name}' needs gradients, and this model has none",
-            "take an attack that sees only scores or decisions (`gauntlet list attacks` says which)",
-        )
+    check_gradients(attack, model)
     check_attack(attack, model)
     labels, x, _ = untouched(model, samples, indices)
     prediction, _ = judged_untouched(model, x, labels, indices, judging)

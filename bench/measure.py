@@ -104,11 +104,7 @@ def attacked(
             f"this model takes {tuple(model.input_shape)} in {tuple(model.bounds)}",
             "craft on a model that takes the same inputs",
         )
-    if attack.knowledge is Knowledge.WHITE_BOX and seen.gradients is Gradients.NONE:
-        raise PluginError(
-            f"attack '{attack.name}' needs gradients, and this model has none",
-            "take an attack that sees only scores or decisions (`gauntlet list attacks` says which)",
-        )
+    check_gradients(attack, seen)
     check_attack(attack, model)
     labels, x, scores = untouched(model, samples, indices)
     prediction, unmoved = judged_untouched(model, x, labels, indices, judging)
@@ -185,6 +181,15 @@ def attacked(
     )
     again = seed_of(seed, "verify rounded", purpose, *map(int, indices[:1]))
     return keeper.beside(table, lambda rounded: judged(model, rounded, labels, judging, again)[0])
+
+
+def check_gradients(attack: Attack, model: Classifier) -> None:
+    """Raises PluginError where the attack needs gradients, and the model that it sees has none."""
+    if attack.knowledge is Knowledge.WHITE_BOX and model.gradients is Gradients.NONE:
+        raise PluginError(
+            f"attack '{attack.name}' needs gradients, and this model has none",
+            "take an attack that sees only scores or decisions (`gauntlet list attacks` says which)",
+        )
 
 
 def _transferred(attack: Attack, model: Classifier, surrogate: Classifier | None) -> bool | None:
