@@ -1,16 +1,16 @@
 """Attacks that may move only some of the pixels."""
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from attacks.losses import margin
+from attacks.outer import Outer
 from attacks.overlap import gradient_overlap
-from bench.contracts import Attack, Classifier, Norm, Plugin, attack, attacks
-from bench.errors import PluginError
+from bench.contracts import Classifier, Norm, attack
 from bench.randomness import SampleRandom
 
 
@@ -39,7 +39,7 @@ class Masked(Classifier):
 
 
 @attack("restricted")
-class Restricted(Attack):
+class Restricted(Outer):
     """Another attack that may move only a share of the pixels: those of largest gradient overlap, say.
 
     `attack` and `args`: the attack inside a ball that is restricted. `share`: of the pixels (all channels of each) or,
@@ -48,46 +48,26 @@ class Restricted(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2, Norm.L1)
+    role: ClassVar[str] = "is restricted"
 
-    norm: Norm = Norm.LINF
-    attack: str = Field(default="pgd", description="the attack that is restricted")
-    args: dict[str, Any] = Field(default_factory=dict, description="its arguments")
     share: Annotated[float, Field(gt=0, le=1)] = 0.3
     where: Where = Where.OVERLAP
 
-    @model_validator(mode="after")
-    def _known(self) -> "Restricted":
-        cls = attacks.get(self.attack)
-        if self.attack == self.name:
-            raise ValueError("`attack` must name the attack that is restricted, not 'restricted' itself")
-        if cls.minimal:
-            raise PluginError(f"'{self.attack}' looks for the smallest distance: restricted needs one with epsilons")
-        if self.norm not in cls.norms:
-            raise PluginError(f"'{self.attack}' has no norm '{self.norm}' (it has: {', '.join(cls.norms)})")
-        self._inner()
-        return self
-
-    def inner_plugins(self) -> tuple[Plugin, ...]:
-        return (self._inner(),)
-
     @property
     def averages(self) -> bool:
-        return self._inner().averages
-
-    def _inner(self) -> Attack:
-        return attacks.build(self.attack, {**self.args, "norm": self.norm})
+        return self.inner().averages
 
     def run(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom) -> Tensor:
         """See Attack.run. Raises PluginError for `overlap` on a model without a torch module."""
         if not len(x):
             return x
         free = self.free(model, x, y, random)
-        return torch.where(free, self._inner().run(Masked(model, x, free), x, y, epsilon, random), x)
+        return torch.where(free, self.inner().run(Masked(model, x, free), x, y, epsilon, random), x)
 
     def free(self, model: Classifier, x: Tensor, y: Tensor, random: SampleRandom) -> Tensor:
         """(n, *input_shape) bool: the coordinates that may move."""
         if self.where is Where.RANDOM:
-            score = random.uniform(x.shape[2:] if x.ndim == 4 else x.shape[1:], device=str(x.device))
+            score = random.uniform(_places(x), device=str(x.device))
         elif self.where is Where.OVERLAP:
             score = _over_channels(gradient_overlap(model, x[:1])).expand(len(x), *_places(x))
         else:

@@ -1,0 +1,37 @@
+"""What attacks that run another attack have in common."""
+
+from typing import Any, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from bench.contracts import Attack, Norm, Plugin, attacks
+from bench.errors import PluginError
+
+
+class Outer(Attack):
+    """The fields `attack` and `args`, which name the attack inside: of the same norm, and with epsilons."""
+
+    role: ClassVar[str]  # what the attack inside does, or what is done to it
+
+    norm: Norm = Norm.LINF
+    attack: str = Field(default="pgd", description="the attack inside")
+    args: dict[str, Any] = Field(default_factory=dict, description="its arguments")
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        cls = attacks.get(self.attack)
+        if self.attack == self.name:
+            raise ValueError(f"`attack` must name the attack that {self.role}, not '{self.name}' itself")
+        if cls.minimal:
+            raise PluginError(f"'{self.attack}' looks for the smallest distance: {self.name} needs one with epsilons")
+        if self.norm not in cls.norms:
+            raise PluginError(f"'{self.attack}' has no norm '{self.norm}' (it has: {', '.join(cls.norms)})")
+        self.inner()
+        return self
+
+    def inner_plugins(self) -> tuple[Plugin, ...]:
+        return (self.inner(),)
+
+    def inner(self) -> Attack:
+        """The attack inside. Raises PluginError, ValidationError for arguments that it does not take."""
+        return attacks.build(self.attack, {**self.args, "norm": self.norm})
