@@ -8,7 +8,7 @@ Efficient Inference", section 2.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,13 +86,8 @@ def flops_per_map(net: nn.Module, example: Tensor) -> list[float]:
         assert isinstance(layer, nn.Conv2d)
         found.append(2e-6 * out.shape[2:].numel() * (layer.weight[0].numel() + 1))
 
-    hooks = [net.get_submodule(each.convolution).register_forward_hook(note) for each in feature_maps(net)]
-    try:
-        with torch.no_grad():
-            net(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with _hooked(net, {each.convolution: note for each in feature_maps(net)}), torch.no_grad():
+        net(example)
     return found
 
 
@@ -197,17 +192,19 @@ CRITERIA: Mapping[str, Criterion] = {
 
 
 @contextmanager
-def _gated(net: nn.Module, gates: Mapping[str, Tensor]) -> Iterator[None]:
-    """Inside, the outputs of these layers are multiplied by their gates, which broadcast."""
-    hooks = [
-        net.get_submodule(name).register_forward_hook(lambda _layer, _inputs, out, gate=gate: out * gate)
-        for name, gate in gates.items()
-    ]
+def _hooked(net: nn.Module, hooks: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Inside, these layers have a forward hook each."""
+    placed = [net.get_submodule(name).register_forward_hook(hook) for name, hook in hooks.items()]
     try:
         yield
     finally:
-        for hook in hooks:
+        for hook in placed:
             hook.remove()
+
+
+def _gated(net: nn.Module, gates: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+    """Inside, the outputs of these layers are multiplied by their gates, which broadcast."""
+    return _hooked(net, {name: lambda _layer, _inputs, out, gate=gate: out * gate for name, gate in gates.items()})
 
 
 def _over_gates(
@@ -239,16 +236,12 @@ def _statistics(net: nn.Module, maps: Sequence[Maps], x: Tensor, of: Callable[[T
 def _outputs(net: nn.Module, maps: Sequence[Maps], x: Tensor) -> list[Tensor]:
     """The maps of x, in the order of the layers."""
     found: list[Tensor] = []
-    hooks = [
-        net.get_submodule(each.output).register_forward_hook(lambda _layer, _inputs, out: found.append(out.clone()))
-        for each in maps
-    ]
-    try:
-        with torch.no_grad():
-            net(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
+
+    def note(_layer: nn.Module, _inputs: Any, out: Tensor) -> None:
+        found.append(out.clone())
+
+    with _hooked(net, {each.output: note for each in maps}), torch.no_grad():
+        net(x)
     return found
 
 
