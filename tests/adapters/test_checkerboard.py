@@ -4,6 +4,7 @@ import torch
 
 from adapters.checkerboard import SHIFTS, Checkerboard, Enhancer, shifted
 from adapters.digits import Digits
+from attacks.fgsm import FastGradientSign
 from attacks.transfer import Transfer
 from bench.contracts import DatasetChoice, Report
 from bench.errors import PluginError
@@ -83,7 +84,7 @@ def test_one_training_serves_every_padding_and_two_give_the_same_bytes(weights):
 def test_transfer_goes_back_one_or_two_generations(weights):
     fixed = made(padding="fixed").build(weights[1])
     random = SampleRandom.of(0, "test", range(20))
-    fgsm = Transfer(attack="fgsm")._inner()
+    fgsm = FastGradientSign()
     seen = []
     for generations, model in ((1, fixed.source), (2, fixed.source.source), (5, fixed.source.source)):
         moved = Transfer(attack="fgsm", generations=generations).run(fixed, X[:20], Y[:20], 0.1, random)
@@ -99,7 +100,7 @@ def test_an_attacker_who_is_unaware_of_the_padding_is_weaker_than_one_who_knows_
     random = SampleRandom.of(0, "test", range(len(x)))
     stands = {
         generations: float((model.logits(attack.run(model, x, y, 0.15, random)).argmax(1) == y).float().mean())
-        for generations, attack in ((0, Transfer(attack="fgsm")._inner()), (1, Transfer(attack="fgsm")))
+        for generations, attack in ((0, FastGradientSign()), (1, Transfer(attack="fgsm")))
     }
     assert stands[1] > stands[0] + 0.05
 
