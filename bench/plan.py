@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
-from bench.contracts import Frozen, Judging
+from bench.contracts import Frozen, Goal, Judging, ThreatModel
 from bench.records import Kind
 
 EXAMINED = "examined"  # argument of the clean pass: at so many samples the gradients are checked
@@ -77,6 +77,7 @@ class EvaluationRef(PluginRef):
     norm: str | None = None
     epsilons: tuple[float, ...] = ()
     knowledge: str | None = None
+    threat: ThreatModel | None = None  # of an attack
     minimal: bool = False
     exclusive: bool = False
     paired: bool = False  # a probe that measures a model against its baseline
@@ -94,7 +95,24 @@ class EvaluationRef(PluginRef):
         outliers = made.identity if made else None
         judging = self.judging.model_dump() if self.judging else None
         kept = [self.keep] if self.keep else []
-        return [self.kind, *super().identity, self.norm, self.epsilons, self.hardware, outliers, judging, *kept]
+        return [
+            self.kind,
+            *super().identity,
+            self.norm,
+            self.epsilons,
+            self.hardware,
+            outliers,
+            judging,
+            *kept,
+            *self._limits,
+        ]
+
+    @property
+    def _limits(self) -> list[Any]:
+        """What of the threat model is neither in the arguments nor usual."""
+        if self.threat is None or (self.threat.goal is Goal.UNTARGETED and self.threat.budget is None):
+            return []
+        return [self.threat.goal, None if self.threat.budget is None else self.threat.budget.model_dump()]
 
 
 class Fit(Frozen):

@@ -14,6 +14,7 @@ from bench.contracts import (
     PairedProbe,
     Plugin,
     Samples,
+    ThreatModel,
     Training,
     attacks,
     certificates,
@@ -168,7 +169,9 @@ class Resolver:
             )
         ]  # fmt: skip
         for spec in asked.attacks:
-            found.append(_attack(spec, self.suite.stochastic))
+            found.append(
+                _attack(spec.model_copy(update={"budget": spec.budget or asked.budget}), self.suite.stochastic)
+            )
         for detection in asked.detectors:
             described = _described(detection.name, detection.build())
             outliers = self._dataset(detection.outliers) if detection.outliers else None
@@ -240,9 +243,12 @@ def versions(plugin: Plugin) -> dict[str, str]:
 
 def _attack(spec: AttackSpec, judging: Judging) -> EvaluationRef:
     attack = spec.build()
-    return EvaluationRef(
-        kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons,
+    threat = ThreatModel(
+        norm=spec.norm, epsilons=spec.epsilons, goal=spec.goal, budget=spec.budget, allowance=attack.allowance,
         knowledge=Knowledge.TRANSFER if spec.crafted_on else attack.knowledge,
+    )  # fmt: skip
+    return EvaluationRef(
+        kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons, knowledge=threat.knowledge, threat=threat,
         minimal=attack.minimal, crafted_on=spec.crafted_on, judging=judging, keep=spec.keep,
         **_described(spec.name, attack),
     )  # fmt: skip

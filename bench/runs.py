@@ -125,6 +125,7 @@ class Run:
                 norm=ref.norm,
                 epsilons=ref.epsilons,
                 knowledge=ref.knowledge,
+                threat=ref.threat,
                 minimal=ref.minimal,
                 planned=plan.size,
                 fit_seconds=plan.fit.seconds if plan.fit else None,
