@@ -25,6 +25,10 @@ class TaskJob:
         return self.task.cell.label
 
     @property
+    def least_seconds(self) -> float:
+        return self.task.cell.evaluation.least_seconds
+
+    @property
     def blobs(self) -> list[str]:
         """Digests of the bytes that it needs: of the model, of a baseline, and of what a detector has learnt."""
         cell = self.task.cell
@@ -51,6 +55,10 @@ class TrainJob:
         return f"train {self.task.label}"
 
     @property
+    def least_seconds(self) -> float:
+        return 0.0
+
+    @property
     def blobs(self) -> list[str]:
         return [self.task.parent] if self.task.parent else []
 
@@ -72,6 +80,10 @@ class FitJob:
     @property
     def title(self) -> str:
         return f"fit {self.task.label}"
+
+    @property
+    def least_seconds(self) -> float:
+        return 0.0
 
     @property
     def blobs(self) -> list[str]:

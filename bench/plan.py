@@ -81,6 +81,7 @@ class EvaluationRef(PluginRef):
     exclusive: bool = False
     paired: bool = False  # a probe that measures a model against its baseline
     processes: int = 1  # fresh ones, each of which measures it once
+    least_seconds: float = 0.0  # that it takes by its own settings
     hardware: str | None = None  # digest of the hardware that a timing is valid for
     outliers: DatasetRef | None = None
     adversarial: "EvaluationRef | None" = None  # an attack that makes the outliers, of the cell's own samples

@@ -191,7 +191,8 @@ class Resolver:
             found.append(
                 EvaluationRef(
                     kind=Kind.PROBE, exclusive=probe.exclusive, paired=isinstance(probe, PairedProbe),
-                    processes=probe.process_count(), hardware=hardware, **_described(probing.name, probe),
+                    processes=probe.process_count(), least_seconds=probe.least_seconds(), hardware=hardware,
+                    **_described(probing.name, probe),
                 )
             )  # fmt: skip
         return tuple(found)

@@ -242,7 +242,7 @@ class _Job:
             sink,
             workers=1 if alone else lambda: joined.room(without=avoided()),
             startup=DRAINING if alone else STARTUP,
-            timeout=self.suite.resources.timeout,
+            timeout=lambda job: self.suite.resources.timeout + job.least_seconds,
             retries=self.suite.resources.retries,
             canceled=self.stop,
         ).run(jobs)

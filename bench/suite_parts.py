@@ -279,7 +279,7 @@ class Resources(Part):
     batch_size: Annotated[int, Field(gt=0)] = 256
     """Samples in a task."""
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
-    """Seconds that a task may take."""
+    """Seconds that a task may take, beside those that a probe is told to last."""
     retries: Annotated[int, Field(ge=0)] = 2
     """How often a task is tried again before it counts as failed."""
 

@@ -81,6 +81,10 @@ class Probe(Plugin, ABC):
         """
         return 1
 
+    def least_seconds(self) -> float:
+        """How long its own settings make it take in a process, at least: `resources.timeout` comes on top of it."""
+        return 0.0
+
     @abstractmethod
     def measure(self, model: Classifier, samples: Samples, artefact: bytes | None) -> Sequence[Figure]:
         """artefact: the bytes of the weights, as stored. Raises nothing that the user could not mend."""

@@ -64,7 +64,7 @@ class Ticket:
 
     @property
     def timeout(self) -> float:
-        return self.stream.resources.timeout
+        return self.stream.resources.timeout + self.job.least_seconds
 
     @property
     def retries(self) -> int:
