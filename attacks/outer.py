@@ -24,6 +24,8 @@ class Outer(Attack):
             raise ValueError(f"`attack` must name the attack that {self.role}, not '{self.name}' itself")
         if cls.minimal:
             raise PluginError(f"'{self.attack}' looks for the smallest distance: {self.name} needs one with epsilons")
+        if cls.fits:
+            raise PluginError(f"'{self.attack}' learns about the model first: {self.name} needs one that does not")
         if self.norm not in cls.norms:
             raise PluginError(f"'{self.attack}' has no norm '{self.norm}' (it has: {', '.join(cls.norms)})")
         self.inner()

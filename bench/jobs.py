@@ -30,7 +30,7 @@ class TaskJob:
 
     @property
     def blobs(self) -> list[str]:
-        """Digests of the bytes that it needs: of the model, of a baseline, and of what a detector has learnt."""
+        """Digests of the bytes that it needs: of the model, of a baseline, and of what was learnt about it."""
         cell = self.task.cell
         keys = [ref.weights for ref in (cell.model, cell.baseline, cell.surrogate) if ref is not None]
         return [key for key in (*keys, cell.fit and cell.fit.state) if key]
@@ -70,7 +70,7 @@ class TrainJob(_Making):
 
 @dataclass(frozen=True)
 class FitJob(_Making):
-    """The fitting of a detector, for a worker."""
+    """The fitting of a detector or an attack, for a worker."""
 
     task: FitTask
 

@@ -171,6 +171,7 @@ def attacked(
             "gain": pa.array(gains, mask=np.isnan(gains)),
             "forwards": passes.forwards,
             "backwards": passes.backwards,
+            "fit_queries": [attack.fit_queries] * n,
             "gradients": [str(seen.gradients)] * n,
             "signs": [NOT_AVERAGED if blind else None] * n,
             "kept": list(kept) if model.stochastic else [None] * n,

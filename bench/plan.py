@@ -99,12 +99,12 @@ class EvaluationRef(PluginRef):
 
 
 class Fit(Frozen):
-    """What a detector learns about one model: a task before those of its cell. The state is stored by content."""
+    """What a detector or attack learns about one model: a task before those of its cell. Kept by content."""
 
     model: str  # labels: the cell that it belongs to
     dataset: str
     evaluation: str
-    data: DatasetRef  # the inliers it is fitted on
+    data: DatasetRef  # what it is fitted on
     key: str | None = None  # None: the model's weights are not known yet
     state: str | None = None  # digest; None: it has not been fitted yet
     seconds: float | None = None  # that it took; no part of its identity

@@ -46,6 +46,7 @@ SAMPLES = pa.schema(
         pa.field("gain", pa.float64(), True, {"doc": "adversarial gain: change of the answer per share of words"}),
         pa.field("forwards", pa.float64(), True, {"doc": "forward passes the attack spent on this sample"}),
         pa.field("backwards", pa.float64(), True, {"doc": "backward passes the attack spent on this sample"}),
+        pa.field("fit_queries", pa.int64(), True, {"doc": "queries of the attack's own fit, once for all samples"}),
         pa.field("gradients", pa.string(), True, {"doc": "of the model, as the attack saw them: exact, surrogate"}),
         pa.field("signs", pa.list_(pa.string()), True, {"doc": "what speaks against its gradients; null: not asked"}),
         pa.field("transferred", pa.bool_(), True, {"doc": "crafted on another model (attacks that transfer)"}),
@@ -135,7 +136,7 @@ class Cell:
     epsilons: Sequence[float] = ()
     knowledge: str | None = None
     planned: int = 0  # samples that the suite asks for
-    fit_seconds: float | None = None  # that the detector's fit took, once
+    fit_seconds: float | None = None  # that the fit of the detector or attack took, once
     state_bytes: int | None = None  # that it has to remember
     minimal: bool = False  # the attack looked for the smallest distance: `distance` means something by itself
 

@@ -160,7 +160,7 @@ class _Job:
             self._measure(list(resolved.cells(self.options.only)))
 
     def _train(self, trainings: list[TrainTask | FitTask]) -> None:
-        """Trainings of models, and fits of detectors: what has to be made before anything can be measured."""
+        """Trainings and fits of detectors and attacks: what has to be made before anything can be measured."""
         jobs: list[AnyJob] = [TrainJob(task) if isinstance(task, TrainTask) else FitJob(task) for task in trainings]
         self.display.phase()
         for job in jobs:

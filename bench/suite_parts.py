@@ -132,6 +132,8 @@ class AttackSpec(Part):
     """Arguments of the attack."""
     crafted_on: Label | None = None
     """Name of the model of this suite that is attacked in the place of each model, which then judges: transfer."""
+    fit_on: DatasetSpec | None = None
+    """What the attacker has to learn from, if it learns. Left out: the split `train` of each data set of the suite."""
 
     def build(self) -> Attack:
         """The attack. Raises PluginError or pydantic's ValidationError."""
@@ -182,8 +184,11 @@ class DetectorSpec(Part):
             raise ValueError("a detector has either `outliers:` (a data set) or `adversarial:` (an attack)")
         if self.adversarial is not None:
             few = len(self.adversarial.epsilons)
-            if few > 1 or (few == 0 and not contracts.attacks.get(self.adversarial.attack).minimal):
+            attack = contracts.attacks.get(self.adversarial.attack)
+            if few > 1 or (few == 0 and not attack.minimal):
                 raise ValueError(f"adversarial: needs exactly one epsilon, got {few}")
+            if attack.fits:
+                raise ValueError(f"adversarial: '{attack.name}' learns about the model first: take another attack")
         return self
 
     def build(self) -> Detector:
@@ -245,6 +250,8 @@ class Evaluations(Part):
             if contracts.attacks.get(spec.attack).tokens:
                 found[names.adversarial_gain(spec.norm, spec.name)] = None
             found |= dict.fromkeys((f"forwards/{here}", f"backwards/{here}"))
+            if contracts.attacks.get(spec.attack).fits:
+                found |= dict.fromkeys(f"{metric}/{spec.name}" for metric in names.LEARNT)
         for probe in self.probes:
             for figure in contracts.probes.get(probe.probe).figures():
                 found[f"{figure}/{probe.name}" if figure in found else figure] = None

@@ -156,6 +156,7 @@ class _Line:
             spent = robustness.passes(cell.table, column)
             if spent is not None:
                 self.add(f"{column}/{cell.norm}/{cell.evaluation}", spent, cell)
+        self.cost(cell)
         self.check_complete(subject, cell)
         if cell.knowledge == "white-box" and "surrogate" in cell.table["gradients"].unique().to_pylist():
             self.flag(subject, "surrogate", "the attack followed a backward pass that is not the model's derivative")
@@ -227,6 +228,8 @@ class _Line:
             self.add(names.fit_seconds(cell.evaluation), Metric(value=cell.fit_seconds), cell)
         if cell.state_bytes is not None:
             self.add(names.state_bytes(cell.evaluation), Metric(value=cell.state_bytes), cell)
+        for queries in cell.table["fit_queries"].drop_null().unique().to_pylist() if cell.kind is Kind.ATTACK else ():
+            self.add(names.fit_queries(cell.evaluation), Metric(value=queries), cell)
 
     def detector(self, cell: Cell) -> None:
         self.cost(cell)
