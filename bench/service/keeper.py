@@ -30,7 +30,7 @@ def main(words: Sequence[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: asked.set())
     threading.Thread(target=_wait_for_end, args=(asked,), daemon=True).start()
-    whose = {"user": given.user, "group": given.user, "extra_groups": []} if given.user else {}
+    whose = {"user": given.user, "group": given.user, "extra_groups": [], "cwd": "/"} if given.user else {}
     program = subprocess.Popen(given.command, stdin=subprocess.DEVNULL, start_new_session=True, **whose)
     while program.poll() is None:
         if asked.wait(GLANCE):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from bench.cluster import RayPool
-from bench.dispatch import Event
+from bench.dispatch import Event, Lost, Ready
 from bench.errors import GauntletError
 from bench.jobs import AnyJob, FitJob, TaskJob, TrainJob
 from bench.run import Stopped
@@ -121,7 +121,13 @@ class TicketPool:
         self._pool.submit(worker, inner)
 
     def wait(self, seconds: float) -> list[Event]:
-        return self._pool.wait(seconds)
+        events = self._pool.wait(seconds)
+        for event in events:
+            if isinstance(event, Lost):
+                log.warning("a worker is lost", extra={"worker": event.worker, "why": event.problem})
+            elif isinstance(event, Ready):
+                log.info("a worker is ready", extra={"worker": event.worker})
+        return events
 
     def stop(self, worker: int) -> None:
         self._pool.stop(worker)
