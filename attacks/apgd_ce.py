@@ -62,8 +62,8 @@ class AutoPGDLogitsRatio(UntargetedAutoPGD):
     """
 
     @property
-    def least_classes(self) -> int:
-        return 3
+    def takes_targets(self) -> bool:
+        return False
 
     def loss(self, y: Tensor) -> Loss:
         return lambda logits, rows: losses.dlr(logits, y[rows])
@@ -72,5 +72,5 @@ class AutoPGDLogitsRatio(UntargetedAutoPGD):
         self, model: Classifier, x: Tensor, y: Tensor, epsilon: float, random: SampleRandom
     ) -> tuple[Tensor, Tensor]:
         """See StandingAttack.strike. Raises PluginError for fewer than three classes."""
-        need_classes(self.name, model, self.least_classes, "apgd_ce")
+        need_classes(self.name, model, 3, "apgd_ce")
         return super().strike(model, x, y, epsilon, random)

@@ -29,14 +29,14 @@ class AutoPGDTargeted(StandingAttack):
     eot: Annotated[int, Field(ge=1)] = 1
 
     @property
-    def least_classes(self) -> int:
-        return 4
+    def takes_targets(self) -> bool:
+        return False
 
     def strike(
         self, model: Classifier, x: Tensor, y: Tensor, epsilon: float, random: SampleRandom
     ) -> tuple[Tensor, Tensor]:
         """See StandingAttack.strike. Raises PluginError for fewer than four classes."""
-        need_classes(self.name, model, self.least_classes, "apgd_ce and fab_t")
+        need_classes(self.name, model, 4, "apgd_ce and fab_t")
         board = Board(x)
         ranked = ranking(model, x)
         targets = self.targets or (5 if self.norm is Norm.L1 else 9)

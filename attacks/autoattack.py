@@ -50,8 +50,8 @@ class AutoAttack(StandingAttack):
         return self.version is Version.RAND
 
     @property
-    def least_classes(self) -> int:
-        return 4
+    def takes_targets(self) -> bool:
+        return False
 
     @property
     def allowance(self) -> Allowance:
@@ -87,7 +87,7 @@ class AutoAttack(StandingAttack):
         need_classes(
             self.name,
             model,
-            self.least_classes,
+            4,
             "apgd_ce, fab_t and square side by side; the worst case counts all three",
         )
         if model.stochastic and self.version is not Version.RAND:

@@ -24,6 +24,8 @@ class Outer(Attack):
             raise ValueError(f"`attack` must name the attack that {self.role}, not '{self.name}' itself")
         if cls.minimal:
             raise PluginError(f"'{self.attack}' looks for the smallest distance: {self.name} needs one with epsilons")
+        if cls.fits:
+            raise PluginError(f"'{self.attack}' learns about the model first: {self.name} needs one that does not")
         if self.norm not in cls.norms:
             raise PluginError(f"'{self.attack}' has no norm '{self.norm}' (it has: {', '.join(cls.norms)})")
         self.inner()
@@ -37,8 +39,8 @@ class Outer(Attack):
         return self.inner().allowance
 
     @property
-    def least_classes(self) -> int:
-        return self.inner().least_classes
+    def takes_targets(self) -> bool:
+        return self.inner().takes_targets
 
     def inner(self) -> Attack:
         """The attack inside. Raises PluginError, ValidationError for arguments that it does not take."""

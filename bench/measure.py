@@ -186,6 +186,7 @@ def attacked(
             "stopped": [None] * n if budget is None else list(stopped),
             "forwards": passes.forwards,
             "backwards": passes.backwards,
+            "fit_queries": [attack.fit_queries] * n,
             "gradients": [str(seen.gradients)] * n,
             "signs": [NOT_AVERAGED if blind else None] * n,
             "kept": list(kept) if model.stochastic else [None] * n,

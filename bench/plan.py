@@ -82,6 +82,7 @@ class EvaluationRef(PluginRef):
     exclusive: bool = False
     paired: bool = False  # a probe that measures a model against its baseline
     processes: int = 1  # fresh ones, each of which measures it once
+    least_seconds: float = 0.0  # that it takes by its own settings
     hardware: str | None = None  # digest of the hardware that a timing is valid for
     outliers: DatasetRef | None = None
     adversarial: "EvaluationRef | None" = None  # an attack that makes the outliers, of the cell's own samples
@@ -116,12 +117,12 @@ class EvaluationRef(PluginRef):
 
 
 class Fit(Frozen):
-    """What a detector learns about one model: a task before those of its cell. The state is stored by content."""
+    """What a detector or attack learns about one model: a task before those of its cell. Kept by content."""
 
     model: str  # labels: the cell that it belongs to
     dataset: str
     evaluation: str
-    data: DatasetRef  # the inliers it is fitted on
+    data: DatasetRef  # what it is fitted on
     key: str | None = None  # None: the model's weights are not known yet
     state: str | None = None  # digest; None: it has not been fitted yet
     seconds: float | None = None  # that it took; no part of its identity

@@ -48,6 +48,7 @@ SAMPLES = pa.schema(
         pa.field("stopped", pa.bool_(), True, {"doc": "the attack's budget was used up at this sample"}),
         pa.field("forwards", pa.float64(), True, {"doc": "forward passes the attack spent on this sample"}),
         pa.field("backwards", pa.float64(), True, {"doc": "backward passes the attack spent on this sample"}),
+        pa.field("fit_queries", pa.int64(), True, {"doc": "queries of the attack's own fit, once for all samples"}),
         pa.field("gradients", pa.string(), True, {"doc": "of the model, as the attack saw them: exact, surrogate"}),
         pa.field("signs", pa.list_(pa.string()), True, {"doc": "what speaks against its gradients; null: not asked"}),
         pa.field("transferred", pa.bool_(), True, {"doc": "crafted on another model (attacks that transfer)"}),
@@ -138,7 +139,7 @@ class Cell:
     knowledge: str | None = None
     threat: ThreatModel | None = None  # of an attack, as the suite has it
     planned: int = 0  # samples that the suite asks for
-    fit_seconds: float | None = None  # that the detector's fit took, once
+    fit_seconds: float | None = None  # that the fit of the detector or attack took, once
     state_bytes: int | None = None  # that it has to remember
     minimal: bool = False  # the attack looked for the smallest distance: `distance` means something by itself
 

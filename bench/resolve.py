@@ -56,7 +56,7 @@ class Resolver:
     _artefacts: dict[str, bytes | None] = field(default_factory=dict)
 
     def resolve(self) -> tuple[Resolved, list[TrainTask | FitTask]]:
-        """The suite by content, and the trainings and fits of detectors that can start now.
+        """The suite by content, and the trainings and fits that can start now.
 
         Raises DataError, PluginError.
         Call it again when these have ended: further ones may have been waiting for their weights.
@@ -194,41 +194,53 @@ class Resolver:
             found.append(
                 EvaluationRef(
                     kind=Kind.PROBE, exclusive=probe.exclusive, paired=isinstance(probe, PairedProbe),
-                    processes=probe.process_count(), hardware=hardware, **_described(probing.name, probe),
+                    processes=probe.process_count(), least_seconds=probe.least_seconds(), hardware=hardware,
+                    **_described(probing.name, probe),
                 )
             )  # fmt: skip
         return tuple(found)
 
     def _fits(self, resolved: Resolved, todo: dict[str, TrainTask | FitTask]) -> Iterator[Fit]:
-        """What each detector learns about each model, done or not; what can be done now is added to `todo`."""
+        """What is learnt about each model, done or not; what can be done now is added to `todo`."""
         evaluations = {ref.label: ref for ref in resolved.evaluations}
-        for detection in self.suite.evaluations.detectors:
-            if not detectors.get(detection.detector).fits:
-                continue
-            labels = [detection.name, detection.name + COST_SUFFIX] if detection.cost else [detection.name]
-            for spec in self.suite.datasets:
-                data = self._fit_data(detection, spec)
+        for learner, labels in self._learners():
+            for spec, attacked in zip(self.suite.datasets, resolved.datasets, strict=True):
+                data = self._fit_data(learner, spec)
+                if isinstance(learner, AttackSpec) and data.digest == attacked.digest:
+                    raise PluginError(
+                        f"attack '{learner.name}' would learn from the samples of '{spec.name}' that it attacks",
+                        "name data that the suite does not attack under its `fit_on:`, another split say",
+                    )
                 for model in resolved.models:
-                    fit, task = self._fit(model, data, evaluations[detection.name])
+                    fit, task = self._fit(model, data, evaluations[learner.name])
                     if task:
                         todo.setdefault(task.key, task)
                     for label in labels:
                         yield fit.model_copy(update={"dataset": spec.name, "evaluation": label})
 
-    def _fit_data(self, detection: DetectorSpec, spec: DatasetSpec) -> DatasetRef:
-        if detection.fit_on is not None:
-            return self._dataset(detection.fit_on)
+    def _learners(self) -> Iterator[tuple[AttackSpec | DetectorSpec, list[str]]]:
+        """What has to be fitted, and the labels of the evaluations that it is fitted for."""
+        for attack in self.suite.evaluations.attacks:
+            if attacks.get(attack.attack).fits:
+                yield attack, [attack.name]
+        for detection in self.suite.evaluations.detectors:
+            if detectors.get(detection.detector).fits:
+                yield detection, [detection.name, *([detection.name + COST_SUFFIX] if detection.cost else [])]
+
+    def _fit_data(self, learner: AttackSpec | DetectorSpec, spec: DatasetSpec) -> DatasetRef:
+        if learner.fit_on is not None:
+            return self._dataset(learner.fit_on)
         return self._dataset(spec.model_copy(update={"split": "train", "limit": None}))
 
-    def _fit(self, model: ModelRef, data: DatasetRef, detector: EvaluationRef) -> tuple[Fit, FitTask | None]:
+    def _fit(self, model: ModelRef, data: DatasetRef, ref: EvaluationRef) -> tuple[Fit, FitTask | None]:
         fit = Fit(model=model.label, dataset="", evaluation="", data=data)
         if model.training and model.weights is None:
             return fit, None
-        learner = [detector.plugin, detector.args, detector.source, detector.versions]
+        learner = [ref.plugin, ref.args, ref.source, ref.versions]
         key = content_key("fit", model.identity, learner, data.identity, *self._settings(), engine_digest())
         if (state := self.store.trained(key)) is None:
-            label = f"{detector.label} on {model.label}"
-            return fit.model_copy(update={"key": key}), FitTask(key, label, model, detector, data, *self._settings())
+            label = f"{ref.label} on {model.label}"
+            return fit.model_copy(update={"key": key}), FitTask(key, label, model, ref, data, *self._settings())
         seconds, size = self.store.cost(key)
         return fit.model_copy(update={"key": key, "state": state, "seconds": seconds, "size": size}), None
 

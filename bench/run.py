@@ -160,7 +160,7 @@ class _Job:
             self._measure(list(resolved.cells(self.options.only)))
 
     def _train(self, trainings: list[TrainTask | FitTask]) -> None:
-        """Trainings of models, and fits of detectors: what has to be made before anything can be measured."""
+        """Trainings and fits of detectors and attacks: what has to be made before anything can be measured."""
         jobs: list[AnyJob] = [TrainJob(task) if isinstance(task, TrainTask) else FitJob(task) for task in trainings]
         self.display.phase()
         for job in jobs:
@@ -242,7 +242,7 @@ class _Job:
             sink,
             workers=1 if alone else lambda: joined.room(without=avoided()),
             startup=DRAINING if alone else STARTUP,
-            timeout=self.suite.resources.timeout,
+            timeout=lambda job: self.suite.resources.timeout + job.least_seconds,
             retries=self.suite.resources.retries,
             canceled=self.stop,
         ).run(jobs)

@@ -136,6 +136,8 @@ class AttackSpec(Part):
     """Arguments of the attack."""
     crafted_on: Label | None = None
     """Name of the model of this suite that is attacked in the place of each model, which then judges: transfer."""
+    fit_on: DatasetSpec | None = None
+    """What the attacker has to learn from, if it learns. Left out: the split `train` of each data set of the suite."""
 
     def build(self) -> Attack:
         """The attack. Raises PluginError or pydantic's ValidationError."""
@@ -186,10 +188,13 @@ class DetectorSpec(Part):
             raise ValueError("a detector has either `outliers:` (a data set) or `adversarial:` (an attack)")
         if self.adversarial is not None:
             few = len(self.adversarial.epsilons)
-            if few > 1 or (few == 0 and not contracts.attacks.get(self.adversarial.attack).minimal):
+            attack = contracts.attacks.get(self.adversarial.attack)
+            if few > 1 or (few == 0 and not attack.minimal):
                 raise ValueError(f"adversarial: needs exactly one epsilon, got {few}")
             if self.adversarial.goal is not Goal.UNTARGETED or self.adversarial.budget is not None:
                 raise ValueError("adversarial: knows neither `goal` nor `budget`: the attack takes any class, in full")
+            if attack.fits:
+                raise ValueError(f"adversarial: '{attack.name}' learns about the model first: take another attack")
         return self
 
     def build(self) -> Detector:
@@ -254,6 +259,8 @@ class Evaluations(Part):
             if contracts.attacks.get(spec.attack).tokens:
                 found[names.adversarial_gain(spec.norm, spec.name)] = None
             found |= dict.fromkeys(f"{spent}/{here}" for spent in names.PASSES)
+            if contracts.attacks.get(spec.attack).fits:
+                found |= dict.fromkeys(f"{metric}/{spec.name}" for metric in names.LEARNT)
         for probe in self.probes:
             for figure in contracts.probes.get(probe.probe).figures():
                 found[f"{figure}/{probe.name}" if figure in found else figure] = None
@@ -288,7 +295,7 @@ class Resources(Part):
     batch_size: Annotated[int, Field(gt=0)] = 256
     """Samples in a task."""
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
-    """Seconds that a task may take."""
+    """Seconds that a task may take, beside those that a probe is told to last."""
     retries: Annotated[int, Field(ge=0)] = 2
     """How often a task is tried again before it counts as failed."""
 

@@ -20,11 +20,11 @@ def unstated(asked: Iterable[tuple[Keys, Mapping[str, Any]]], budget: object) ->
                 "it, such as {queries: 1000}",
             )
         goal = entry.get("goal", Goal.UNTARGETED)
-        if goal in list(Goal) and goal != Goal.UNTARGETED and attack.least_classes > 2:
+        if goal in list(Goal) and goal != Goal.UNTARGETED and not attack.takes_targets:
             yield (
                 (*keys, "goal"),
-                f"'{attack.name}' compares {attack.least_classes} classes, and a goal with a target leaves two (the "
-                "target, and all others): take pgd, apgd_ce, fab_t, cw or square",
+                f"'{attack.name}' needs all classes of the model, and a goal with a target leaves a choice of two (the "
+                "target or not): take pgd, apgd_ce, fab_t, cw or square",
             )
 
 

@@ -100,18 +100,30 @@ def _cell(name: str, line: Line, between: str) -> Text:
 
 
 def remarks(section: Section) -> Iterator[str]:
-    """What must be said beside the figures: of rows without a rank, flags and failures."""
+    """What must be said beside the figures: of rows without a rank, flags and failures. What holds of several, once."""
+    said: dict[str, list[str]] = {}
     for line in section.lines:
-        model = line.row.model
-        if line.reason:
-            yield f"{model} is not ranked: {line.reason}"
-        for (kind, detail), concerned in line.why.items():
-            yield f"{model}: {', '.join(concerned)}: {kind}: {detail}"
-        failed: Counter[tuple[str, str]] = Counter()
-        for failure in line.row.failures:
-            failed[failure.evaluation, f"({failure.reason}): {failure.message}"] += failure.stop - failure.start
-        for (evaluation, why), samples in failed.items():
-            yield f"{model}: {evaluation} failed on {samples} samples {why}"
+        for statement in _statements(line, section.columns):
+            said.setdefault(statement, []).append(line.row.model)
+    for statement, models in said.items():
+        everyone = len(models) > 1 and len(models) == len(section.lines)
+        yield f"{'all models' if everyone else ', '.join(models)}: {statement}"
+
+
+def _statements(line: Line, columns: Sequence[str]) -> Iterator[str]:
+    """Of figures that a flag concerns, those that are shown are named; all of them where none is."""
+    if line.reason:
+        yield f"not ranked: {line.reason}"
+    shown = {flag.subject for flag in line.flags if any(flag.concerns(name) for name in columns)}
+    for (kind, detail), concerned in line.why.items():
+        seen = [subject for subject in concerned if subject in shown]
+        if seen or kind != "unavailable":  # what cannot be had here, and was not asked for, is no news
+            yield f"{', '.join(seen or concerned)}: {kind}: {detail}"
+    failed: Counter[tuple[str, str]] = Counter()
+    for failure in line.row.failures:
+        failed[failure.evaluation, f"({failure.reason}): {failure.message}"] += failure.stop - failure.start
+    for (evaluation, why), samples in failed.items():
+        yield f"{evaluation} failed on {samples} samples {why}"
 
 
 def plain(text: str) -> str:

@@ -136,6 +136,11 @@ class Adapter(Plugin, ABC):
         """How the weights are made, where they are not given. None: nothing has to be trained."""
         return None
 
+    @property
+    def untraceable(self) -> str:
+        """Why no other runtime can be given its program, as words that follow "because"; empty where one can."""
+        return ""
+
     def artefact(self) -> bytes | None:
         """The bytes of the weights where neither a file nor a training gives them: a model registry does.
 

@@ -159,6 +159,7 @@ class _Line:
             self.add(names.adversarial_gain(cell.norm, cell.evaluation), moved, cell)
         for spent, metric in robustness.passes(cell.table).items():
             self.add(f"{spent}/{cell.norm}/{cell.evaluation}", metric, cell)
+        self.cost(cell)
         self.check_complete(subject, cell)
         self.threat(subject, cell)
         if cell.knowledge == "white-box" and "surrogate" in cell.table["gradients"].unique().to_pylist():
@@ -250,6 +251,8 @@ class _Line:
             self.add(names.fit_seconds(cell.evaluation), Metric(value=cell.fit_seconds), cell)
         if cell.state_bytes is not None:
             self.add(names.state_bytes(cell.evaluation), Metric(value=cell.state_bytes), cell)
+        for queries in cell.table["fit_queries"].drop_null().unique().to_pylist() if cell.kind is Kind.ATTACK else ():
+            self.add(names.fit_queries(cell.evaluation), Metric(value=queries), cell)
 
     def detector(self, cell: Cell) -> None:
         self.cost(cell)

@@ -89,14 +89,14 @@ class Step(_Still):
 
 @attack("t_endless")
 class Endless(_Still):
-    """Does not say when it ends, and compares five classes."""
+    """Does not say when it ends, and needs all classes."""
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L2,)
     exhaustive: ClassVar[bool] = False
 
     @property
-    def least_classes(self) -> int:
-        return 5
+    def takes_targets(self) -> bool:
+        return False
 
 
 @attack("t_lib.near")
