@@ -138,6 +138,7 @@ class Cell:
     epsilons: Sequence[float] = ()
     knowledge: str | None = None
     threat: ThreatModel | None = None  # of an attack, as the suite has it
+    remedy: str = ""  # of an attack that was added where records were suspect
     planned: int = 0  # samples that the suite asks for
     fit_seconds: float | None = None  # that the fit of the detector or attack took, once
     state_bytes: int | None = None  # that it has to remember

@@ -1,6 +1,6 @@
 """From names to content: digests of weights, data and source. What a plan is made of."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -23,10 +23,11 @@ from bench.contracts import (
 )
 from bench.data import subset
 from bench.errors import DataError, PluginError
+from bench.escalation import Remedy, escalated
 from bench.names import COST_SUFFIX
 from bench.plan import EXAMINED, DatasetRef, EvaluationRef, Fit, ModelRef, Resolved, content_key
 from bench.plugins import engine_digest, source_digest
-from bench.records import Kind
+from bench.records import Cell, Kind
 from bench.store import Store, digest
 from bench.suite import AttackSpec, DatasetSpec, DetectorSpec, ModelSpec, Suite
 from bench.worker import FitTask, TrainTask
@@ -78,6 +79,21 @@ class Resolver:
         )
         resolved = resolved.model_copy(update={"fits": tuple(self._fits(resolved, todo))})
         return resolved, list(todo.values())
+
+    def escalated(self, resolved: Resolved, cells: Iterable[Cell]) -> Resolved:
+        """The suite with the attacks that the records of its own evaluations call for (bench.escalation)."""
+        found: dict[str, tuple[AttackSpec, Remedy]] = {}
+        wanted: dict[str, list[tuple[str, str]]] = {}
+        for spec, remedy, cell in escalated(resolved, cells):
+            found.setdefault(spec.name, (spec, remedy))
+            wanted.setdefault(spec.name, []).append(cell)
+        further = (
+            _attack(spec, self.suite.stochastic).model_copy(
+                update={"remedy": str(remedy), "only": tuple(wanted[label])}
+            )
+            for label, (spec, remedy) in found.items()
+        )
+        return resolved.model_copy(update={"evaluations": (*resolved.evaluations, *further)})
 
     # --- models
 
@@ -150,6 +166,7 @@ class Resolver:
             stratified=spec.stratified,
             digest=samples.digest,
             classes=len(samples.class_names),
+            images=len(samples.input_shape) == 3,
             size=len(subset(samples.labels, spec.limit, spec.stratified, seed=0)),
         )
 

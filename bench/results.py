@@ -109,6 +109,16 @@ def leaderboard(run: Run) -> Leaderboard:
     return Leaderboard.model_validate(yaml.safe_load(run.read("resolved.yaml"))["leaderboard"])
 
 
+def shown(run: Run) -> tuple[str, ...]:
+    """The columns that the suite wants, and those of attacks that were added where its figures were suspect."""
+    columns = leaderboard(run).shown
+    added = [ref for ref in run.resolved.evaluations if ref.remedy] if columns else []
+    return (
+        *columns,
+        *(names.robust_accuracy(str(ref.norm), ref.label, epsilon) for ref in added for epsilon in ref.epsilons),
+    )
+
+
 def export(run: Run, path: Path, only: str | None = None) -> int:
     """Write one row per sample and evaluation, with the schema EXPORT, as Parquet; returns the number of rows.
 

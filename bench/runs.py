@@ -126,6 +126,7 @@ class Run:
                 epsilons=ref.epsilons,
                 knowledge=ref.knowledge,
                 threat=ref.threat,
+                remedy=ref.remedy,
                 minimal=ref.minimal,
                 planned=plan.size,
                 fit_seconds=plan.fit.seconds if plan.fit else None,

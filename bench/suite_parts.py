@@ -228,6 +228,8 @@ class Evaluations(Part):
     """Does it break?"""
     budget: Budget | None = None
     """What each attack may spend that has no `budget` of its own: a leaderboard at equal budget."""
+    escalate: bool = False
+    """Whether a model whose figures are suspect is attacked again, by stronger attacks than the suite names."""
     probes: Annotated[tuple[ProbeSpec, ...], Field(max_length=MAX_ENTRIES)] = ()
     """What does it cost?"""
     detectors: Annotated[tuple[DetectorSpec, ...], Field(max_length=MAX_ENTRIES)] = ()

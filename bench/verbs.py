@@ -155,7 +155,7 @@ def view(run: Run, found: Analysis) -> View:
     return View(
         run.resolved.suite,
         run.submission,
-        wanted.shown,
+        results.shown(run),
         wanted.rank_by,
         wanted.direction,
         separations=found.separations,

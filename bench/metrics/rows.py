@@ -28,6 +28,8 @@ KINDS: Mapping[str, str] = {
     "suspect": "The robustness may be misjudged: something says that the attacks' gradients are not to be trusted.",
     "surrogate": "The model's gradients are stand-ins (a straight-through estimator, say): a white-box attack may have "
     "missed what attacks without gradients find.",
+    "escalated": "A stronger attack that the suite did not name: figures of this model were suspect, and it asked for "
+    "such attacks in that case. What they break counts in the worst case.",
     "stopped": "The attack's budget was used up before the attack was done; what it had found until then counts.",
     "not reproducible": "The clock limits the attack: another machine, or another load, gives another figure.",
     "transferred": "Crafted on a model that this one was made from, by an attacker who does not know what was "
@@ -181,6 +183,8 @@ class _Line:
         if False in transferred:
             threat = threat.model_copy(update={"knowledge": Knowledge.WHITE_BOX})
         self.threats[f"{cell.norm}/{cell.evaluation}"] = threat
+        if cell.remedy:
+            self.flag(subject, "escalated", f"run because other figures are suspect: {cell.remedy}")
         if threat.budget is None:
             return
         if stopped := robustness.stopped(cell.table):
@@ -200,7 +204,7 @@ class _Line:
     def worst(self, norm: str, attacks: Sequence[tuple[Attacked, Cell]]) -> None:
         everyone = [(attacked, cell) for attacked, cell in attacks if not attacked.targeted]
         epsilons = {names.worst_case(norm, epsilon): epsilon for _, cell in everyone for epsilon in cell.epsilons}
-        counted = [f"{norm}/{cell.evaluation}" for _, cell in everyone if cell.table.num_rows]
+        counted = [f"{norm}/{cell.evaluation}" for _, cell in everyone if cell.table.num_rows and not cell.remedy]
         if threats := [self.threats[name] for name in counted if name in self.threats]:
             self.threats[f"{norm}/{names.WORST}"] = strongest(threats)
         for name, epsilon in sorted(epsilons.items(), key=lambda item: item[1]):
