@@ -61,6 +61,7 @@ def test_what_a_program_that_was_killed_has_left_is_killed():
     next(p for p in family if p.ppid() == keeper.pid).kill()
     assert keeper.wait(20) != 0
     assert gone(family)
+    keeper.communicate()
 
 
 def test_a_program_gets_the_signal_that_it_understands_and_its_exit_code_is_told():
@@ -84,6 +85,7 @@ def test_a_child_that_dies_is_started_again_each_time_after_a_longer_while(tmp_p
             starts.append(now)
             child.process.wait()
         now += 0.5
+    end([child])
     assert starts == [0.0, 1.0, 2.5, 5.0]
     assert (tmp_path / "log").read_text().splitlines() == ["here"] * 4
 
@@ -124,7 +126,7 @@ def test_a_postgresql_in_a_folder_comes_up_again_after_a_kill_and_is_nobody_else
         assert (folder / "postgresql").stat().st_mode & 0o077 == 0
         [main] = [p for p in family if p.ppid() == child.process.pid]
         main.kill()
-        child.process.wait(20)
+        child.process.wait(20)  # which has seen it
         wait_for(child, database)
         database.check()
     finally:
