@@ -76,13 +76,14 @@ def register(
     weights: bytes | None,
     uri: str,
     artifacts: str | None = None,
+    owner: str | None = None,
 ) -> int:
     """Store a model under a name; returns its version, counted from 1.
 
     args: the adapter's fields, as JSON values. weights: the content of the file that `args["weights"]` names, where it
-    names one. The model is built once, so that what does not build is not registered. The same content under the same
-    name gives the version that is already there. Raises PluginError (unknown adapter, wrong arguments, weights that do
-    not fit) and TrackingError.
+    names one. owner: whose it is; None: the account that runs this. The model is built once, so that what does not
+    build is not registered. The same content under the same name gives the version that is already there. Raises
+    PluginError (unknown adapter, wrong arguments, weights that do not fit) and TrackingError.
     """
     if not NAME.fullmatch(name):
         raise PluginError(f"'{name}' cannot name a model", "use letters, digits, '_', '-' and '.', 100 at the most")
@@ -103,7 +104,7 @@ def register(
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
         tags = {"gauntlet.adapter": adapter_name, SPEC_TAG: _digest(text.encode()), "gauntlet.model": logged.model_id}
-        tags["gauntlet.owner"] = getpass.getuser()
+        tags["gauntlet.owner"] = owner or getpass.getuser()
         known = logged.model_id if uri.startswith("http") else None  # without a server MLflow looks it up elsewhere
         made = client.create_model_version(name, logged.artifact_location, tags=tags, model_id=known)
         return int(made.version)
