@@ -16,6 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Engine,
     ForeignKey,
     Index,
@@ -134,6 +135,26 @@ class Outbox(Base):
     due: Mapped[float]
     tries: Mapped[int] = mapped_column(default=0)
     problem: Mapped[str] = mapped_column(Text, default="")
+
+
+class Upload(Base):
+    """A file of weights that somebody sends, or has sent. Its bytes lie in the output folder, under its id.
+
+    It goes through the states `open` (it grows), `ready` (complete, and scanned) and `registered` (MLflow has it; the
+    row stays as long as the model, since its bytes count).
+    """
+
+    __tablename__ = "uploads"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    owner: Mapped[str] = mapped_column(ForeignKey("users.name"), index=True)
+    file: Mapped[str] = mapped_column(String(100))  # as its owner calls it; never a path
+    size: Mapped[int] = mapped_column(BigInteger)
+    digest: Mapped[str] = mapped_column(String(64))  # SHA-256
+    state: Mapped[str] = mapped_column(String(16))
+    kind: Mapped[str | None] = mapped_column(String(16))
+    model: Mapped[str | None] = mapped_column(String(120), index=True)  # NAME/VERSION
+    created: Mapped[float]
+    touched: Mapped[float]
 
 
 class Usage(Base):
