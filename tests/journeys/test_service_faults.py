@@ -52,6 +52,7 @@ class House:
 
     service: Service
     nodes: Cluster
+    folder: Path
     mlflow: str
     table: list[tuple[str, float, str, float]] = field(default_factory=list)
 
@@ -114,18 +115,23 @@ def house(project: Project) -> Iterator[House]:
     nodes = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "_system_config": WATCHFUL}
     )
-    nodes.add_node(num_cpus=1)
+    add_node(nodes, folder)
     port = free_port()
     more = ("--address", nodes.address, "--postgresql", "--mlflow-port", str(port))
     made = Service(project, folder / "out", more)
     try:
-        yield House(made, nodes, f"http://127.0.0.1:{port}")
+        yield House(made, nodes, folder, f"http://127.0.0.1:{port}")
     finally:
         made.process.terminate()
         made.process.wait(90)
         made.log.close()
         nodes.shutdown()
         shutil.rmtree(folder)
+
+
+def add_node(nodes: Cluster, folder: Path) -> None:
+    """With files of its own, as on a machine of its own: one that ends removes the code that its workers ran."""
+    nodes.add_node(num_cpus=1, temp_dir=tempfile.mkdtemp(dir=folder))
 
 
 def family(node: Any) -> list[psutil.Process]:
@@ -164,7 +170,7 @@ def test_records_are_those_of_a_run_whatever_is_killed_or_frozen(project: Projec
 
     kill = lambda: house.nodes.remove_node(second, allow_graceful=False)  # noqa: E731
     house.fault("a node: SIGKILL", kill, house.recorded(), "its worker is known to be lost", lost)
-    join = lambda: house.nodes.add_node(num_cpus=1)  # noqa: E731
+    join = lambda: add_node(house.nodes, house.folder)  # noqa: E731
     house.fault("none: a node joins", join, house.recorded(), "a worker is ready there", ready)
     third = house.nodes.list_all_nodes()[1]
     assert workers(third), "a node that joins is used"
