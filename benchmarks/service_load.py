@@ -7,8 +7,9 @@ The face (`gauntlet serve`) and the dispatcher (`gauntlet dispatch`, with a Ray 
 Each user is a thread with a client of its own that stays below its rate limit. It hands in so many suites, looks at
 each twice, and then looks at all of its own every second until they have ended. Half of a suite's tasks (one image
 each: FGSM on a small CNN, at a budget that no other suite has) are new, half of them (the clean images) stand in the
-store, since another user's suite has trained the CNN and measured them before the clock starts. Prints, as Markdown: the seconds of each kind of request, tasks per second, the memory of
-both processes, and Jain's index of the seconds of workers that users had got when half of the new tasks were done.
+store, since another user's suite has trained the CNN and measured them before the clock starts. Prints, as Markdown:
+the seconds of each kind of request, tasks per second, the memory of both processes, and Jain's index of the seconds
+of workers that users had got when half of the new tasks were done.
 With --face-only no dispatcher is at work.
 """
 

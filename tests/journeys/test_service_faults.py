@@ -21,9 +21,11 @@ from ray.cluster_utils import Cluster
 
 from bench.client import Client
 from bench.cluster import WATCHFUL
+from bench.service.traces import ENDPOINT
 from tests.journeys.conftest import Project
 from tests.journeys.test_service import Service
 from tests.service.conftest import BINARIES, free_port
+from tests.service.test_traces import Collector, collector  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -107,9 +109,12 @@ class House:
 
 
 @pytest.fixture
-def house(project: Project) -> Iterator[House]:
+def house(
+    project: Project, collector: Collector, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> Iterator[House]:  # fmt: skip
     if not BINARIES:
         pytest.skip("Debian's package postgresql is not installed (.ci/postgresql installs it)")
+    monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{collector.server_port}")
     folder = Path(tempfile.mkdtemp(prefix="gauntlet-"))  # short: PostgreSQL's socket lies below it
     folder.chmod(0o711)  # where we are root, PostgreSQL is another user
     nodes = Cluster(
@@ -150,7 +155,9 @@ def send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
             os.kill(process.pid, number)
 
 
-def test_records_are_those_of_a_run_whatever_is_killed_or_frozen(project: Project, house: House):
+def test_records_are_those_of_a_run_whatever_is_killed_or_frozen(
+    project: Project, house: House, collector: Collector  # noqa: F811
+):  # fmt: skip
     service = house.service
     service.wait()
     clients = {user: service.client(user) for user in SUITES}
@@ -202,6 +209,21 @@ def test_records_are_those_of_a_run_whatever_is_killed_or_frozen(project: Projec
     began = time.monotonic()
     while any(len(house.told(name)) != 1 for name in (*SUITES, "quick")):
         house.check(began, "MLflow was not told")
+
+    service.process.terminate()  # which sends what waits
+    assert service.process.wait(90) == 0
+    spans = [
+        span
+        for _, taken in collector.taken
+        for resource in taken.resource_spans
+        for span in resource.scope_spans[0].spans
+        if any(a.key == "gauntlet.submission" and a.value.string_value == quick for a in span.attributes)
+    ]
+    path = {"submission", "submit", "queued", "attempt", "task", "worker", "measure", "store", "publish"}
+    assert path == {span.name for span in spans}
+    assert len({span.trace_id for span in spans}) == 1
+    known = {span.span_id for span in spans}
+    assert all(span.parent_span_id in known for span in spans if span.name in ("store", "measure", "worker"))
 
     for name, given in (*SUITES.items(), ("quick", QUICK)):
         (project.folder / "suite.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
