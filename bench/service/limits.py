@@ -1,6 +1,6 @@
 """What one user may have, from a file: the fields of bench.service.queue.Quotas, and the rate of requests."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from bench.errors import did_you_mean
@@ -14,7 +14,7 @@ RATE = 20.0  # requests per second of one user
 class Limits:
     """quotas hold for all faces and the dispatcher together, the rate for each face."""
 
-    quotas: Quotas = Quotas()
+    quotas: Quotas = field(default_factory=Quotas)
     rate: float = RATE
 
 
@@ -30,7 +30,7 @@ def limits(path: Path | None) -> Limits:
 
 
 def _check(document: Document) -> None:
-    whole = {field.name: field.type in (int, "int") for field in fields(Quotas)} | {"rate": False}
+    whole = {one.name: one.type in (int, "int") for one in fields(Quotas)} | {"rate": False}
     for key, value in document.data.items():
         if key not in whole:
             near = did_you_mean(key, whole)
