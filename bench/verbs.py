@@ -121,7 +121,31 @@ def publish(run: Run, found: Analysis, uri: str | None, owner: str | None = None
     files = artifacts(run, found, shown)
     done = tracking.publish(results.publication(run, found.rows, owner or getpass.getuser(), note, *files), where)
     what = f"{done.created} runs logged" if done.created else "logged already"
-    return [f"MLflow: {what} to experiment '{run.resolved.suite}'", f"browse: {tracking.ui_command(where)}"]
+    told = [f"MLflow: {what} to experiment '{run.resolved.suite}'", *register_trained(run, where, owner)]
+    return [*told, f"browse: {tracking.ui_command(where)}"]
+
+
+def register_trained(run: Run, uri: str, owner: str | None = None) -> list[str]:
+    """Put every model that a recipe trained into the registry, as SUITE.MODEL with the curves of its training.
+
+    The same weights are the same version, however often this is called. Returns what the user is told. Raises
+    TrackingError.
+    """
+    prepare()
+    suite, kept, told = run.resolved.suite, 0, []
+    for ref in run.resolved.models:
+        curves = run.store.curves(ref.training) if ref.training else {}
+        if ref.weights is None or not curves:
+            continue  # weights that nobody trained here: a file's, or made of another model's
+        name, args = f"{suite}.{ref.label}", {**ref.args, "weights": f"{ref.label}.safetensors"}
+        try:
+            models.register(name, ref.plugin, args, run.store.blob(ref.weights), uri, owner=owner, curves=curves)
+            kept += 1
+        except PluginError as problem:
+            told.append(f"not registered: {name}: {problem}")
+    if kept:
+        told.append(f"registered: {kept} trained models, as {suite}.MODEL (`gauntlet models list`)")
+    return told
 
 
 def view(run: Run, found: Analysis) -> View:
@@ -131,7 +155,7 @@ def view(run: Run, found: Analysis) -> View:
     return View(
         run.resolved.suite,
         run.submission,
-        wanted.shown,
+        results.shown(run),
         wanted.rank_by,
         wanted.direction,
         separations=found.separations,

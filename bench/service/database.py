@@ -4,6 +4,7 @@ Times are seconds since 1970 in UTC. The schema is made and changed by Alembic a
 """
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -198,14 +199,19 @@ class Database:
         self.engine = _engine(url)
         self._writing = sessionmaker(self.engine, expire_on_commit=False)
         self._reading = sessionmaker(self.engine.execution_options(reading=True), expire_on_commit=False)
+        sqlite = self.engine.dialect.name == "sqlite"
+        self._turn: contextlib.AbstractContextManager[Any] = threading.Lock() if sqlite else contextlib.nullcontext()
 
     def close(self) -> None:
         self.engine.dispose()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Session]:
-        """A transaction: all of it or nothing. On SQLite there is one at a time, and it waits for its turn."""
-        with self._writing.begin() as session:
+        """A transaction: all of it or nothing. On SQLite there is one at a time, and it waits for its turn.
+
+        Threads of this process wait for a lock: SQLite itself would let them sleep and try, longer each time.
+        """
+        with self._turn, self._writing.begin() as session:
             yield session
 
     @contextlib.contextmanager
