@@ -35,6 +35,7 @@ from bench.suite_parts import (
     default_label,
 )
 from bench.suite_texts import unsuited
+from bench.suite_threats import unstated
 from bench.suite_words import leaves, model_in, troubles
 from bench.suite_yaml import Document, Finding, Keys, describe
 
@@ -78,6 +79,10 @@ class Checks:
         self.unique("evaluations", labels)
         for keys, message in unsuited(self.entries("datasets"), [*self.entries("evaluations", "attacks")]):
             self.find((*keys, "attack"), message)
+        evaluations = self.document.data.get("evaluations")
+        budget = evaluations.get("budget") if isinstance(evaluations, dict) else None
+        for keys, message in unstated(self.entries("evaluations", "attacks"), budget):
+            self.find(keys, message)
         self.baselines()
         self.surrogates()
         self.unique("models", [(keys, entry.get("name")) for keys, entry in self.entries("models")])

@@ -11,6 +11,7 @@ from torch import Tensor
 from bench.contracts.data import Samples
 from bench.contracts.models import Classifier
 from bench.contracts.plugin import Plugin
+from bench.contracts.threats import Allowance
 from bench.errors import PluginError
 from bench.randomness import SampleRandom
 from bench.words import Frozen, Knowledge, Norm
@@ -51,6 +52,7 @@ class Attack(Learner):
     knowledge: ClassVar[Knowledge] = Knowledge.WHITE_BOX
     minimal: ClassVar[bool] = False  # True: looks for the smallest distance, is run once, ignores epsilon
     tokens: ClassVar[bool] = False  # True: replaces tokens of texts; False: moves continuous inputs
+    exhaustive: ClassVar[bool] = False  # True: ends when nothing is left to try, whatever that costs
     swift: ClassVar[bool] = False  # True: is given a faster copy of the model, equal to it up to rounding (bench.swift)
 
     norm: Norm
@@ -64,6 +66,21 @@ class Attack(Learner):
     def averages(self) -> bool:
         """Whether it follows means over several passes, as a stochastic model needs (EOT)."""
         return False
+
+    @property
+    def takes_targets(self) -> bool:
+        """Whether a choice of two classes is enough for it: a goal with a target leaves the target and all others."""
+        return True
+
+    @property
+    def allowance(self) -> Allowance:
+        """How far it goes by itself: a part of its threat model. Read off its fields `steps`, `queries`, `restarts`.
+
+        An attack that has neither of the first two says it here, or is `exhaustive`; else a suite has to limit it by
+        `budget:`.
+        """
+        fields = {name: getattr(self, name, None) for name in ("steps", "queries", "restarts")}
+        return Allowance(**{name: value for name, value in fields.items() if isinstance(value, int)})
 
     @property
     def fit_queries(self) -> int | None:

@@ -81,7 +81,7 @@ def test_json_has_exactly_the_promised_shape() -> None:
     assert len(document["rows"]) == len(given)
     for found in document["rows"]:
         own = {name: value for name, value in found.items() if name not in ("rank", "not_ranked", "published")}
-        assert list(own) == ["model", "dataset", "metrics", "flags", "failures", "hardware"]
+        assert list(own) == ["model", "dataset", "metrics", "flags", "failures", "hardware", "threats"]
         assert Row.model_validate(own) == given[found["model"], found["dataset"]]
 
 
