@@ -31,6 +31,7 @@ from bench.contracts import (
 from bench.errors import PluginError
 from bench.examples import Keeper
 from bench.gradient_checks import examine
+from bench.joint import Joint
 from bench.metering import Metered, Passes, Untouched, judged
 from bench.randomness import SampleRandom, seed_of
 from bench.records import REFUSED, figures_table, samples_table
@@ -118,6 +119,7 @@ def attacked(
     asked = swift(seen, x) if attack.swift else seen
     passes = Passes.zero(n)
     keeper = Keeper(x, model.bounds, keep)
+    joint = Joint(attack, epsilons, model, indices)
     gains = np.full(n, np.nan)  # of texts
 
     blind = seen.stochastic and attack.knowledge is Knowledge.WHITE_BOX and not attack.averages
@@ -128,7 +130,7 @@ def attacked(
         random = SampleRandom.of(seed, f"{purpose}/{stream}", [int(index) for index in indices[rows]])
         target = torch.from_numpy(labels[rows].astype(np.int64)).to(model.device)
         with Untouched(model, f"attack '{attack.name}'"), Untouched(seen, f"attack '{attack.name}'"):
-            moved = attack.run(Metered(asked, passes, rows), x[rows], target, epsilon, random).detach()
+            moved = joint.run(Metered(asked, passes, rows), x[rows], target, epsilon, random, rows).detach()
         verification = seed_of(seed, "verify", purpose, stream, *map(int, indices[rows[:1]]))
         inside, far, found, share = verified(
             model, attack.norm, x[rows], moved, epsilon, labels[rows], judging, verification
@@ -140,6 +142,7 @@ def attacked(
         kept[rows] = np.where(reached, np.minimum(kept[rows], share[:, None]), kept[rows])
         lost = inside & (found != labels[rows]) & (found != REFUSED)
         final[rows[lost]] = found[lost]
+        joint.judge(moved, labels[rows], rows, lost, inside, judging, verification)
         keeper.take(rows[lost], moved[torch.from_numpy(lost)])
         return lost, far
 
@@ -171,6 +174,7 @@ def attacked(
             "gain": pa.array(gains, mask=np.isnan(gains)),
             "forwards": passes.forwards,
             "backwards": passes.backwards,
+            **joint.columns(),
             "fit_queries": [attack.fit_queries] * n,
             "gradients": [str(seen.gradients)] * n,
             "signs": [NOT_AVERAGED if blind else None] * n,
