@@ -9,7 +9,7 @@ from bench.errors import PluginError
 
 
 class Outer(Attack):
-    """The fields `attack` and `args`, which name the attack inside: of the same norm, with epsilons where it has them."""
+    """The fields `attack` and `args`, which name the attack inside: of the same norm, with or without epsilons."""
 
     role: ClassVar[str]  # what the attack inside does, or what is done to it
 

@@ -61,9 +61,8 @@ def test_domains_are_columns_where_they_are_known_beforehand(tmp_path: Path) -> 
 
 def test_an_attack_that_learns_is_told_what_from_and_crafts_on_its_own(tmp_path: Path) -> None:
     attack = "{attack: substitute, norm: linf, epsilons: [.1], args: {attack: fgsm}"
-    found = suite(
-        tmp_path, f"{attack}, fit_on: {{dataset: t_dots, split: train}}}}", columns="[fit_queries/substitute]"
-    )
+    on = "fit_on: {dataset: t_dots, split: train}"
+    found = suite(tmp_path, f"{attack}, {on}}}", columns="[fit_queries/substitute]")
     assert found.evaluations.attacks[0].fit_on is not None
     assert "crafted_on: 'substitute' crafts on a model of its own" in mistake(tmp_path, f"{attack}, crafted_on: net}}")
     other = f"{{attack: minmax_ensemble, norm: linf, epsilons: [.1], {on}}}"
