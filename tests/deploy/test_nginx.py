@@ -166,9 +166,7 @@ def test_who_looks_needs_a_token_and_who_writes_a_maintainer_s(house: House, pro
     tokens = {role: house.token(f"nginx-{role}", role) for role in Role}
     before = len(proxy.seen)
     nobody = proxy.call(method, HOSTS[1], path)
-    forged = proxy.call(
-        method, HOSTS[1], path, headers={"Authorization": FORGED}
-    )
+    forged = proxy.call(method, HOSTS[1], path, headers={"Authorization": FORGED})
     assert (nobody.status_code, forged.status_code in (401, 429)) == (401, True)
     assert len(proxy.seen) == before, "nothing of it has reached MLflow"
     allowed = set()
