@@ -7,11 +7,14 @@ checked on real inputs before they are used; a model that they cannot imitate is
 
 import copy
 import warnings
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
+from torch.fx.proxy import TraceError
 
 from bench.contracts import Classifier, Gradients
+from bench.swift_layers import replaced, simplified
 
 AGREEMENT = 1e-4  # of the largest logit: by so much the logits may differ
 SAMPLES = 8  # inputs on which that is checked
@@ -66,12 +69,15 @@ def swift(model: Classifier, x: Tensor) -> Classifier:
 def _made(model: Classifier, sample: Tensor) -> Swift:
     copied = copy.deepcopy(model.module)
     assert copied is not None
-    copied.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    copied.eval().requires_grad_(False)
+    with suppress(TraceError):  # a net whose path depends on values keeps its layers as they are
+        copied = simplified(copied)
     with warnings.catch_warnings(), torch.no_grad():
         # deprecated in favour of torch.compile, which needs a C++ compiler on every node and a minute per model
         warnings.simplefilter("ignore")
-        program = torch.jit.freeze(torch.jit.trace(model.module, sample))  # type: ignore[no-untyped-call]
+        program = torch.jit.freeze(torch.jit.trace(copied, sample))  # type: ignore[no-untyped-call]
         program = torch.jit.optimize_for_inference(program)
+    copied = replaced(copied.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     return Swift(model, copied, program)
 
 
