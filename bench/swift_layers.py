@@ -1,7 +1,7 @@
 """Convolutions whose backward pass, to the input alone, is a convolution with weights that are laid out beforehand.
 
-Torch turns a gradient back to one or three colours with a kernel made for sixteen channels and more: for the first
-layer of most nets that costs as much as a layer with sixteen times the work. Here a square of pixels counts as channels.
+Torch turns a gradient back to one or three colours with a kernel made for sixteen channels and more: the first layer
+of most nets then costs as much as one with sixteen times the work. Here a square of pixels counts as channels.
 """
 
 from typing import Any

@@ -1,5 +1,7 @@
 """bench/swift.py: the same numbers up to rounding, or the model itself."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -96,6 +98,18 @@ def test_a_net_is_rewritten_where_its_scores_and_gradients_stay_the_same() -> No
         torch.testing.assert_close(slope(other, x), slope(net, x), rtol=1e-3, atol=1e-4)
     assert [type(part).__name__ for part in lean.modules()].count("Convolution") == 1
     assert type(net.first) is nn.Conv2d
+
+
+def test_it_is_made_once_and_anew_when_a_weight_changes() -> None:
+    x, _ = digits.right(8)
+    model = digits.DigitsNet(copy.deepcopy(digits.module()))
+    first, again = swift(model, x), swift(model, x)
+    assert isinstance(first, Swift)
+    assert isinstance(again, Swift)
+    assert again._program is first._program
+    model.net[6].bias.add_(1.0)
+    torch.testing.assert_close(swift(model, x).logits(x), first.logits(x) + 1, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(swift(model, x).logits(x), first.logits(x))
 
 
 class Counting(nn.Module):
