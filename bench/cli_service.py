@@ -26,6 +26,13 @@ Workers = Annotated[int | None, typer.Option(min=1, help="default: as many as th
 Server = Annotated[str, typer.Option("--server", metavar="URL", envvar="GAUNTLET_SERVER", help="where the face is")]
 Secret = Annotated[str, typer.Option("--token", envvar="GAUNTLET_TOKEN", help="better: the environment", prompt=False)]
 Id = Annotated[str, typer.Argument(metavar="SUBMISSION")]
+QuotaFile = Annotated[
+    Path | None, typer.Option("--quotas", metavar="FILE", help="what one user may have, as YAML (deploy/quotas.yaml)")
+]
+Pages = Annotated[
+    str | None,
+    typer.Option("--mlflow-pages", metavar="URL", help="where users see MLflow's pages: the web page's link"),
+]
 SERVER = f"http://127.0.0.1:{PORT}"
 
 
@@ -51,32 +58,47 @@ def _open(url: str | None, output: Path, *, upgrade: bool = False):  # type: ign
 
 
 @app.command()
-def serve(output: Output = OUTPUT, url: Url = None, host: Host = "127.0.0.1", port: Port = PORT) -> None:
+def serve(
+    output: Output = OUTPUT,
+    url: Url = None,
+    host: Host = "127.0.0.1",
+    port: Port = PORT,
+    tracking_uri: Uri = None,
+    quotas: QuotaFile = None,
+    pages: Pages = None,
+) -> None:
     """Answer HTTP: the face of the service alone. `gauntlet up` starts everything."""
     from bench import verbs
     from bench.service.face import face
+    from bench.service.limits import limits
     from bench.service.server import end_with_supervisor, log_lines
     from bench.service.server import serve as listen
 
+    given = limits(quotas)
     log_lines()
     verbs.prepare()
     end_with_supervisor()
-    listen(face(_open(url, output), output), host, port)
+    listen(face(_open(url, output), output, given.quotas, given.rate, tracking_uri, pages), host, port)
 
 
 @app.command()
 def dispatch(
-    output: Output = OUTPUT, url: Url = None, address: Ray = None, workers: Workers = None, tracking_uri: Uri = None
+    output: Output = OUTPUT,
+    url: Url = None,
+    address: Ray = None,
+    workers: Workers = None,
+    tracking_uri: Uri = None,
+    quotas_: QuotaFile = None,
 ) -> None:
     """Run what was submitted: the dispatcher of the service alone. A second one waits until the first has gone."""
     from bench.service.dispatcher import Foreman, Place
-    from bench.service.queue import Quotas
+    from bench.service.limits import limits
     from bench.service.server import end_with_supervisor, log_lines, on_signal
     from bench.service.traces import traces
     from bench.service.work import Work
 
+    quotas = limits(quotas_).quotas
     log_lines()
-    quotas = Quotas()
     place = Place(output.absolute(), address, workers, tracking_uri)
     foreman = Foreman(Work(_open(url, output), quotas), place, quotas, traces("gauntlet-dispatcher"))
     on_signal(foreman.stop)
@@ -96,13 +118,17 @@ def up(
     mlflow: Annotated[bool, typer.Option("--mlflow/--no-mlflow", help="an MLflow server, if none is named")] = True,
     mlflow_port: Port = 5000,
     postgresql: Annotated[bool, typer.Option("--postgresql", help="a PostgreSQL in DIR, by Debian's package")] = False,
+    quotas: QuotaFile = None,
+    pages: Pages = None,
 ) -> None:
     """Start the service on this machine, and keep it alive: face, dispatcher, MLflow and, on request, PostgreSQL."""
     from bench.service import companions
+    from bench.service.limits import limits
     from bench.service.server import log_lines
     from bench.service.supervisor import Child, end, supervise
     from bench.tracking import default_uri, ui_command
 
+    limits(quotas)  # a mistake in it is told before anything starts
     log_lines()
     if postgresql and url:
         raise _misused("--postgresql", "starts a database of its own: not with --database")
@@ -127,11 +153,14 @@ def up(
     words = [sys.executable, "-m", "bench"]
     common = ["--output", str(output.absolute())]
     more = [*(["--address", address] if address else []), *(["--workers", str(workers)] if workers else [])]
-    more += ["--tracking-uri", tracking_uri] if tracking_uri else []
+    common += ["--tracking-uri", tracking_uri] if tracking_uri else []
+    common += ["--quotas", str(quotas.absolute())] if quotas else []
+    pages = pages or (tracking_uri if tracking_uri and tracking_uri.startswith("http") else None)
+    seen = ["--mlflow-pages", pages] if pages else []
     board = tracking_uri or default_uri(output)
     _say(
         [
-            f"face:      http://{host}:{port} (/openapi.json; /health, /ready, /metrics)",
+            f"face:      http://{host}:{port} (the web page; /openapi.json; /health, /ready, /metrics)",
             f"database:  {place}",
             f"records:   {output.absolute()}",
             f"MLflow:    {board}",
@@ -142,7 +171,7 @@ def up(
     )
     supervise(
         [
-            Child("face", [*words, "serve", *common, "--host", host, "--port", str(port)], secret),
+            Child("face", [*words, "serve", *common, "--host", host, "--port", str(port), *seen], secret),
             Child("dispatcher", [*words, "dispatch", *common, *more], secret),
         ],
         beneath,

@@ -142,7 +142,6 @@ class Resolver:
         choice = training.data
         data = self._load(choice.dataset, choice.split, choice.args)
         source = [source_digest(type(training)), *map(_source, adapter.inner_plugins())]
-        source += [source_digest(plugin) for plugin in training.uses]
         recipe = [adapter.name, dict(training.recipe()), *source, versions(adapter)]
         recipe += [self._load(other.dataset, other.split, other.args).digest for other in training.also]
         return content_key("train", recipe, data.digest, parent.training or parent.digest, *self._settings())

@@ -302,6 +302,17 @@ def check_adapter(
     return conformance.check(built, data)
 
 
+def arguments(assignments: Sequence[str]) -> dict[str, Any]:
+    """`KEY=VALUE`, the value as YAML. Raises SuiteError."""
+    found: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise SuiteError([Mistake(f"--set {assignment}", "", "must be KEY=VALUE")])
+        found[key] = yaml.safe_load(value)
+    return found
+
+
 def _adapter(
     name: str, assignments: Sequence[str], weights: Path | None, modules: Sequence[str]
 ) -> tuple[Adapter, bytes | None]:
@@ -309,20 +320,15 @@ def _adapter(
     for module in modules:
         path = Path(module)
         plugins.load_source(plugins.read_source(path.name, path.parent))
-    arguments: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals:
-            raise SuiteError([Mistake(f"--set {assignment}", "", "must be KEY=VALUE")])
-        arguments[key] = yaml.safe_load(value)
+    given = arguments(assignments)
     if weights is not None:
         if not weights.is_file():
             raise OperatorError(f"no file {weights}", "--weights names the file with the model's weights")
-        arguments["weights"] = str(weights)
+        given["weights"] = str(weights)
     try:
-        built = adapters.build(name, arguments)
+        built = adapters.build(name, given)
     except ValidationError as problem:
-        found = suite_words.troubles(problem, arguments, adapters.get(name))
+        found = suite_words.troubles(problem, given, adapters.get(name))
         raise SuiteError([Mistake(f"adapter '{name}'", ".".join(map(str, t.keys)), t.message) for t in found]) from None
     return built, None if weights is None else weights.read_bytes()
 

@@ -171,12 +171,15 @@ class Report(ABC):
 
 
 class Training(ABC):
-    """Weights that are made by a task, once. Its identity is `recipe`, the data's digest, the seed and its source."""
+    """Weights that are made by a task, once.
+
+    Its identity is `recipe`, the data's digest, the seed, and the source of it, of the adapter and of the adapter's
+    `inner_plugins`.
+    """
 
     data: "DatasetChoice"  # what it is trained on
     parent: "Adapter | None" = None  # a model whose trained weights it starts from
     also: "tuple[DatasetChoice, ...]" = ()  # further data, which it loads itself: their digests join its identity
-    uses: tuple[type[Plugin], ...] = ()  # other plugins whose source decides the outcome, too
 
     @abstractmethod
     def recipe(self) -> Mapping[str, Any]:

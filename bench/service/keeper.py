@@ -43,7 +43,8 @@ def main(words: Sequence[str]) -> int:
 
 
 def _wait_for_end(asked: threading.Event) -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1024):  # not sys.stdin, whose lock Python needs to end
+        pass
     asked.set()
 
 

@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -85,5 +84,6 @@ def end_with_supervisor() -> None:
 
 
 def _wait_for_end() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1024):  # not sys.stdin, whose lock Python needs to end
+        pass
     os.kill(os.getpid(), signal.SIGTERM)

@@ -40,7 +40,9 @@ class Child:
                 return
             self.deaths = 1 if now - self.started > STEADY else self.deaths + 1
             wait = min(SLOWEST, 0.5 * 2.0 ** (self.deaths - 1))
-            code, self.process, self.due = self.process.returncode, None, now + wait
+            code, self.due = self.process.returncode, now + wait
+            self._let_go()
+            self.process = None
             log.warning("a process has died", extra={"child": self.name, "code": code, "again_in": wait})
         if now >= self.due:
             self.process, self.started = self._start(), now
@@ -59,6 +61,11 @@ class Child:
             log.warning("killed, since it did not end", extra={"child": self.name})
             self.process.kill()
             self.process.wait()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self.process is not None and self.process.stdin is not None:
+            self.process.stdin.close()
 
     def _start(self) -> "subprocess.Popen[bytes]":
         environment = {**os.environ, **self.environment, SUPERVISED: "1"}
