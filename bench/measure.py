@@ -128,8 +128,7 @@ def attacked(
     joint = Joint(attack, epsilons, model, indices)
     gains = np.full(n, np.nan)  # of texts
 
-    drawn = SampleRandom.of(seed, "targets", [int(index) for index in indices])
-    targets = targets_of(goal, scores, torch.from_numpy(labels.astype(np.int64)).to(scores.device), drawn)
+    targets = _targets(goal, scores, labels, seed, indices)
     aims = None if targets is None else targets.cpu().numpy()
     stopped = np.zeros(n, dtype=bool)
     blind = seen.stochastic and attack.knowledge is Knowledge.WHITE_BOX and not attack.averages
@@ -202,6 +201,14 @@ def attacked(
     )
     again = seed_of(seed, "verify rounded", purpose, *map(int, indices[:1]))
     return keeper.beside(table, lambda rounded: judged(model, rounded, labels, judging, again)[0])
+
+
+def _targets(goal: Goal, scores: Tensor, labels: NDArray[np.int32], seed: int, indices: Indices) -> Tensor | None:
+    """Of each sample the class that it is to be moved to: the same for every attack of a suite."""
+    if goal is Goal.UNTARGETED:
+        return None
+    random = SampleRandom.of(seed, "targets", [int(index) for index in indices])
+    return targets_of(goal, scores, torch.from_numpy(labels.astype(np.int64)).to(scores.device), random)
 
 
 def check_gradients(attack: Attack, model: Classifier) -> None:

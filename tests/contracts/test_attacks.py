@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from attacks.autoattack import AutoAttack
 from attacks.standing import StandingAttack
 from bench import plugins
-from bench.contracts import Attack, Bounds, Classifier, Gradients, Knowledge, Samples
+from bench.contracts import Attack, Bounds, Budget, Classifier, Goal, Gradients, Knowledge, Samples
 from bench.contracts import attacks as registry
 from bench.errors import PluginError
 from bench.measure import attacked
@@ -202,11 +202,11 @@ def test_takes_samples_that_are_misclassified_already(name: str) -> None:
         assert distance(moved, x, made.norm).max() <= EPSILON[made.norm] + 1e-6
 
 
-def records(name: str, model: Classifier, x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
-    """What the engine records of the attack on these samples."""
+def records(name: str, model: Classifier, x: torch.Tensor, y: torch.Tensor, **wanted: Any) -> dict[str, Any]:
+    """What the engine records of the attack on these samples. wanted: its goal and its budget."""
     made = attack(name, model)
     data = Samples(y.numpy(), lambda i: x[torch.from_numpy(i)], tuple(x.shape[1:]), model.bounds, ("",) * 10, "digest")
-    return attacked(made, (EPSILON[made.norm],), "t", model, data, np.arange(len(x)), 0).to_pydict()
+    return attacked(made, (EPSILON[made.norm],), "t", model, data, np.arange(len(x)), 0, **wanted).to_pydict()
 
 
 class Fragile(digits.DigitsNet):
@@ -310,6 +310,35 @@ def test_every_attack_of_foolbox_copes_with_some_family_or_says_why_not(place: i
 def test_every_attack_of_foolbox_copes_with_every_family_or_says_why_not(name: str) -> None:
     for attack_name in [known for known in USABLE if known not in FIRST]:
         copes(attack_name, family(name))
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_its_threat_model_has_no_gap(name: str) -> None:
+    made = attack(name)
+    assert made.allowance.stated or made.exhaustive, "say `allowance`, or be `exhaustive`"
+
+
+@pytest.mark.parametrize("name", [name for name in FIRST if attack(name).takes_targets])
+def test_with_a_target_it_breaks_a_sample_only_by_reaching_it(name: str) -> None:
+    x, y = digits.right(6)
+    try:
+        found = records(name, digits.model(), x, y, goal=Goal.RUNNER_UP)
+    except PluginError as problem:
+        assert "reads a torch module" in str(problem)  # a model of two classes is none
+        return
+    aims = digits.module()(x).scatter(1, y[:, None], -torch.inf).argmax(1).tolist()
+    for broken, answer, aim in zip(found["broken"], found["adversarial_prediction"], aims, strict=True):
+        assert not broken[0] or answer == aim
+    assert not any(found["escaped"])
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_it_is_held_to_its_budget(name: str) -> None:
+    x, y = digits.right(5)
+    found = records(name, digits.model(), x, y, budget=Budget(queries=4, gradients=3))
+    assert max(found["forwards"]) <= 4
+    assert max(found["backwards"]) <= 3
+    assert not any(found["escaped"])
 
 
 @pytest.mark.parametrize("name", REFUSED)
