@@ -324,8 +324,9 @@ def test_with_a_target_it_breaks_a_sample_only_by_reaching_it(name: str) -> None
     try:
         found = records(name, digits.model(), x, y, goal=Goal.RUNNER_UP)
     except PluginError as problem:
-        assert "reads a torch module" in str(problem)  # a model of two classes is none
-        return
+        if "reads a torch module" not in str(problem):
+            raise
+        return  # a model of two classes is none
     aims = digits.module()(x).scatter(1, y[:, None], -torch.inf).argmax(1).tolist()
     for broken, answer, aim in zip(found["broken"], found["adversarial_prediction"], aims, strict=True):
         assert not broken[0] or answer == aim
