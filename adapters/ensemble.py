@@ -129,13 +129,10 @@ class _Training(Training):
     """One member after the other; a member that was trained before the training was killed is kept."""
 
     def __init__(self, model: EnsembleAdapter) -> None:
-        kinds = model.kinds()
-        self.inner = [training for kind in kinds if (training := kind.training()) is not None]
+        self.inner = [training for kind in model.kinds() if (training := kind.training()) is not None]
         self.several = bool(model.of)
         self.data, self.parent = self.inner[0].data, self.inner[0].parent
         self.also = tuple(choice for training in self.inner for choice in training.also)
-        uses = [*map(type, kinds), *(plugin for training in self.inner for plugin in training.uses)]
-        self.uses = tuple(dict.fromkeys(uses))
 
     def recipe(self) -> Mapping[str, Any]:
         if self.several:

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from bench.contracts import Attack, Norm, Plugin, attacks
+from bench.contracts import Allowance, Attack, Norm, Plugin, attacks
 from bench.errors import PluginError
 
 
@@ -35,6 +35,14 @@ class Outer(Attack):
 
     def inner_plugins(self) -> tuple[Plugin, ...]:
         return (self.inner(),)
+
+    @property
+    def allowance(self) -> Allowance:
+        return self.inner().allowance
+
+    @property
+    def takes_targets(self) -> bool:
+        return self.inner().takes_targets
 
     def inner(self) -> Attack:
         """The attack inside. Raises PluginError, ValidationError for arguments that it does not take."""

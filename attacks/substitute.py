@@ -65,6 +65,10 @@ class Substitute(Outer):
     _state: dict[str, Tensor] | None = PrivateAttr(default=None)
 
     @property
+    def takes_targets(self) -> bool:
+        return False  # it was taught the model's own classes
+
+    @property
     def fit_queries(self) -> int | None:
         return None if self._state is None else int(self._state["queries"])
 

@@ -7,11 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.contracts import Attack, Classifier, JointAttack, Judging
+from bench.contracts import Attack, Budget, Classifier, JointAttack, Judging
 from bench.errors import PluginError
 from bench.metering import judged
 from bench.randomness import SampleRandom
 from bench.records import REFUSED
+from bench.strikes import Craft
 
 ITSELF = "itself"  # the only domain of a sample that shares its perturbation with others
 
@@ -21,34 +22,50 @@ Rows = NDArray[np.int64]
 class Joint:
     """The columns `domains` and `shared_from` of a block of samples: null where the attack is no JointAttack."""
 
-    def __init__(self, attack: Attack, epsilons: tuple[float, ...], model: Classifier, indices: Rows) -> None:
+    def __init__(
+        self,
+        attack: Attack,
+        epsilons: tuple[float, ...],
+        model: Classifier,
+        indices: Rows,
+        budget: Budget | None = None,
+    ) -> None:
         """Raises PluginError where a JointAttack is asked at several epsilons: what is broken at one is not attacked
-        again, so that the others' domains would not be those of the larger one."""
+        again, so that the others' domains would not be those of the larger one. And for a budget of each sample, which
+        says nothing where one perturbation has many domains."""
         if isinstance(attack, JointAttack) and len(epsilons) != 1:
             raise PluginError(
                 f"attack '{attack.name}' is asked at one epsilon, got {len(epsilons)}",
                 "name it once for each epsilon, each with a `name:` of its own",
             )
+        if isinstance(attack, JointAttack) and budget is not None:
+            raise PluginError(f"attack '{attack.name}' cannot be held to a budget of each sample", "set its `steps`")
         self._attack, self._model, self._indices = attack, model, indices
         self._domains: list[list[dict[str, Any]] | None] = [None] * len(indices)
         self._first: list[int | None] = [None] * len(indices)
 
-    def run(
-        self, model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom, rows: Rows
-    ) -> Tensor:
-        """What the attack makes of these rows of the block, on `model`. Notes the weights of a JointAttack."""
+    def craft(self, rows: Rows) -> Craft:
+        """The attack on these rows of the block, as Attack.run. Notes the weights of a JointAttack."""
         attack = self._attack
-        if not isinstance(attack, JointAttack) or epsilon is None:
-            return attack.run(model, x, y, epsilon, random)
-        moved, weights = attack.weigh(model, x, y, epsilon, random, torch.from_numpy(rows).to(x.device))
+        if not isinstance(attack, JointAttack):
+            return attack.run
+
+        def weighed(model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom) -> Tensor:
+            assert epsilon is not None, "it has epsilons"
+            moved, weights = attack.weigh(model, x, y, epsilon, random, torch.from_numpy(rows).to(x.device))
+            self._note(attack, rows, weights)
+            return moved
+
+        return weighed
+
+    def _note(self, attack: JointAttack, rows: Rows, weights: Tensor) -> None:
         names = [*attack.domains(self._model)] or [ITSELF]
-        if weights.shape != (len(x), len(names)):
+        if weights.shape != (len(rows), len(names)):
             raise ValueError(f"attack '{attack.name}' weighs {len(names)} domains by {tuple(weights.shape)}")
         for row, each in zip(rows, weights.cpu().tolist(), strict=True):
             self._domains[row] = [{"name": name, "weight": weight} for name, weight in zip(names, each, strict=True)]
             group = rows[rows // attack.together == row // attack.together]
             self._first[row] = int(self._indices[group[0]]) if attack.together > 1 else None
-        return moved
 
     def judge(
         self, moved: Tensor, labels: NDArray[np.int32], rows: Rows, lost: NDArray[np.bool_], inside: NDArray[np.bool_],

@@ -13,6 +13,7 @@ OF_PASSES = (
     "mean_accuracy",
     "unanimous_accuracy",
 )  # attacked stochastic models: over all passes of an input
+PASSES = ("forwards", "backwards", "most_forwards", "most_backwards")  # that an attack spends: mean, most on a sample
 SELECTIVE = ("aurc", "e_aurc", "coverage_at_risk_0.01", "coverage_at_risk_0.05")
 CONFIDENCE = (  # of the untouched inputs; `_scaled`: after temperature scaling fitted apart
     *("ece", "rms_calibration", "mad_calibration", "soft_f1", "brier", "nll"),

@@ -1,6 +1,6 @@
 """From names to content: digests of weights, data and source. What a plan is made of."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -14,6 +14,7 @@ from bench.contracts import (
     PairedProbe,
     Plugin,
     Samples,
+    ThreatModel,
     Training,
     attacks,
     certificates,
@@ -22,10 +23,11 @@ from bench.contracts import (
 )
 from bench.data import subset
 from bench.errors import DataError, PluginError
+from bench.escalation import Remedy, escalated
 from bench.names import COST_SUFFIX
 from bench.plan import EXAMINED, DatasetRef, EvaluationRef, Fit, ModelRef, Resolved, content_key
 from bench.plugins import engine_digest, source_digest
-from bench.records import Kind
+from bench.records import Cell, Kind
 from bench.store import Store, digest
 from bench.suite import AttackSpec, DatasetSpec, DetectorSpec, ModelSpec, Suite
 from bench.worker import FitTask, TrainTask
@@ -78,6 +80,21 @@ class Resolver:
         resolved = resolved.model_copy(update={"fits": tuple(self._fits(resolved, todo))})
         return resolved, list(todo.values())
 
+    def escalated(self, resolved: Resolved, cells: Iterable[Cell]) -> Resolved:
+        """The suite with the attacks that the records of its own evaluations call for (bench.escalation)."""
+        found: dict[str, tuple[AttackSpec, Remedy]] = {}
+        wanted: dict[str, list[tuple[str, str]]] = {}
+        for spec, remedy, cell in escalated(resolved, cells):
+            found.setdefault(spec.name, (spec, remedy))
+            wanted.setdefault(spec.name, []).append(cell)
+        further = (
+            _attack(spec, self.suite.stochastic).model_copy(
+                update={"remedy": str(remedy), "only": tuple(wanted[label])}
+            )
+            for label, (spec, remedy) in found.items()
+        )
+        return resolved.model_copy(update={"evaluations": (*resolved.evaluations, *further)})
+
     # --- models
 
     def _model(self, spec: ModelSpec) -> tuple[ModelRef, Weights]:
@@ -125,7 +142,6 @@ class Resolver:
         choice = training.data
         data = self._load(choice.dataset, choice.split, choice.args)
         source = [source_digest(type(training)), *map(_source, adapter.inner_plugins())]
-        source += [source_digest(plugin) for plugin in training.uses]
         recipe = [adapter.name, dict(training.recipe()), *source, versions(adapter)]
         recipe += [self._load(other.dataset, other.split, other.args).digest for other in training.also]
         return content_key("train", recipe, data.digest, parent.training or parent.digest, *self._settings())
@@ -149,6 +165,7 @@ class Resolver:
             stratified=spec.stratified,
             digest=samples.digest,
             classes=len(samples.class_names),
+            images=len(samples.input_shape) == 3,
             size=len(subset(samples.labels, spec.limit, spec.stratified, seed=0)),
         )
 
@@ -168,7 +185,9 @@ class Resolver:
             )
         ]  # fmt: skip
         for spec in asked.attacks:
-            found.append(_attack(spec, self.suite.stochastic))
+            found.append(
+                _attack(spec.model_copy(update={"budget": spec.budget or asked.budget}), self.suite.stochastic)
+            )
         for detection in asked.detectors:
             described = _described(detection.name, detection.build())
             outliers = self._dataset(detection.outliers) if detection.outliers else None
@@ -191,7 +210,8 @@ class Resolver:
             found.append(
                 EvaluationRef(
                     kind=Kind.PROBE, exclusive=probe.exclusive, paired=isinstance(probe, PairedProbe),
-                    processes=probe.process_count(), hardware=hardware, **_described(probing.name, probe),
+                    processes=probe.process_count(), least_seconds=probe.least_seconds(), hardware=hardware,
+                    **_described(probing.name, probe),
                 )
             )  # fmt: skip
         return tuple(found)
@@ -251,9 +271,12 @@ def versions(plugin: Plugin) -> dict[str, str]:
 
 def _attack(spec: AttackSpec, judging: Judging) -> EvaluationRef:
     attack = spec.build()
-    return EvaluationRef(
-        kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons,
+    threat = ThreatModel(
+        norm=spec.norm, epsilons=spec.epsilons, goal=spec.goal, budget=spec.budget, allowance=attack.allowance,
         knowledge=Knowledge.TRANSFER if spec.crafted_on else attack.knowledge,
+    )  # fmt: skip
+    return EvaluationRef(
+        kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons, knowledge=threat.knowledge, threat=threat,
         minimal=attack.minimal, crafted_on=spec.crafted_on, judging=judging, keep=spec.keep,
         **_described(spec.name, attack),
     )  # fmt: skip

@@ -36,6 +36,7 @@ from bench.suite_parts import (
     default_label,
 )
 from bench.suite_texts import unsuited
+from bench.suite_threats import unstated
 from bench.suite_words import leaves, model_in, troubles
 from bench.suite_yaml import Document, Finding, Keys, describe
 
@@ -79,9 +80,13 @@ class Checks:
         self.unique("evaluations", labels)
         for keys, message in unsuited(self.entries("datasets"), [*self.entries("evaluations", "attacks")]):
             self.find((*keys, "attack"), message)
+        evaluations = self.document.data.get("evaluations")
+        budget = evaluations.get("budget") if isinstance(evaluations, dict) else None
+        for keys, message in unstated(self.entries("evaluations", "attacks"), budget):
+            self.find(keys, message)
         self.baselines()
         self.surrogates()
-        for keys, message in misjoined(self.document.data, self.entries("evaluations", "attacks")):
+        for keys, message in misjoined(self.document.data, self.entries("evaluations", "attacks"), budget):
             self.find(keys, message)
         self.unique("models", [(keys, entry.get("name")) for keys, entry in self.entries("models")])
         self.unique("data sets", [(keys, _label(entry, "dataset")) for keys, entry in self.entries("datasets")])

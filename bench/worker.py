@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench import contracts, detection, measure, plugins
-from bench.contracts import Attack, Classifier, Detector, Keep, Learner, PairedProbe, Report, Samples
+from bench.contracts import Attack, Classifier, Detector, Goal, Keep, Learner, PairedProbe, Report, Samples
 from bench.data import subset
 from bench.errors import DataError, GauntletError, PluginError
 from bench.gpu import exact_arithmetic
@@ -187,9 +187,11 @@ class Worker:
             purpose = repr(ref.identity[:3])
             judging, keep = ref.judging or measure.ONCE, None if ref.keep is None else Keep(ref.keep)
             surrogate = self._model(cell.surrogate)[0] if cell.surrogate else None
+            threat = ref.threat
             return measure.attacked(
-                attack, ref.epsilons, purpose, model, samples, indices, cell.seed, judging, keep, surrogate
-            )
+                attack, ref.epsilons, purpose, model, samples, indices, cell.seed, judging, keep, surrogate,
+                goal=threat.goal if threat else Goal.UNTARGETED, budget=threat.budget if threat else None,
+            )  # fmt: skip
         if ref.kind is Kind.CERTIFICATE:
             certificate = contracts.certificates.build(ref.plugin, {**ref.args, "norm": ref.norm})
             return measure.certified(certificate, ref.epsilons, model, samples, indices, ref.judging or measure.ONCE)

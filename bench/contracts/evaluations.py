@@ -12,6 +12,7 @@ from torch import Tensor
 from bench.contracts.data import Samples
 from bench.contracts.models import Classifier
 from bench.contracts.plugin import Plugin
+from bench.contracts.threats import Allowance
 from bench.errors import PluginError
 from bench.randomness import SampleRandom
 from bench.words import Frozen, Knowledge, Norm
@@ -52,6 +53,7 @@ class Attack(Learner):
     knowledge: ClassVar[Knowledge] = Knowledge.WHITE_BOX
     minimal: ClassVar[bool] = False  # True: looks for the smallest distance, is run once, ignores epsilon
     tokens: ClassVar[bool] = False  # True: replaces tokens of texts; False: moves continuous inputs
+    exhaustive: ClassVar[bool] = False  # True: ends when nothing is left to try, whatever that costs
     swift: ClassVar[bool] = False  # True: is given a faster copy of the model, equal to it up to rounding (bench.swift)
 
     norm: Norm
@@ -65,6 +67,21 @@ class Attack(Learner):
     def averages(self) -> bool:
         """Whether it follows means over several passes, as a stochastic model needs (EOT)."""
         return False
+
+    @property
+    def takes_targets(self) -> bool:
+        """Whether a choice of two classes is enough for it: a goal with a target leaves the target and all others."""
+        return True
+
+    @property
+    def allowance(self) -> Allowance:
+        """How far it goes by itself: a part of its threat model. Read off its fields `steps`, `queries`, `restarts`.
+
+        An attack that has neither of the first two says it here, or is `exhaustive`; else a suite has to limit it by
+        `budget:`.
+        """
+        fields = {name: getattr(self, name, None) for name in ("steps", "queries", "restarts")}
+        return Allowance(**{name: value for name, value in fields.items() if isinstance(value, int)})
 
     @property
     def fit_queries(self) -> int | None:
@@ -88,6 +105,11 @@ class JointAttack(Attack):
     Domains are classifiers that see one input (`domains`), or samples that share one perturbation (`together`). The
     engine asks it at one epsilon, and checks the label in each domain by a pass of its own.
     """
+
+    @property
+    def takes_targets(self) -> bool:
+        """Not for goals with a target: the target of a group of samples, or of several models, is not one class."""
+        return False
 
     @property
     def together(self) -> int:
@@ -146,6 +168,10 @@ class Probe(Plugin, ABC):
         Their figures are merged: the median over the processes, with its 95 % order-statistic interval.
         """
         return 1
+
+    def least_seconds(self) -> float:
+        """How long its own settings make it take in a process, at least: `resources.timeout` comes on top of it."""
+        return 0.0
 
     @abstractmethod
     def measure(self, model: Classifier, samples: Samples, artefact: bytes | None) -> Sequence[Figure]:
