@@ -12,7 +12,6 @@ from bench.errors import PluginError
 from bench.metering import judged
 from bench.randomness import SampleRandom
 from bench.records import REFUSED
-from bench.strikes import Craft
 
 ITSELF = "itself"  # the only domain of a sample that shares its perturbation with others
 
@@ -44,28 +43,22 @@ class Joint:
         self._domains: list[list[dict[str, Any]] | None] = [None] * len(indices)
         self._first: list[int | None] = [None] * len(indices)
 
-    def craft(self, rows: Rows) -> Craft:
-        """The attack on these rows of the block, as Attack.run. Notes the weights of a JointAttack."""
+    def run(
+        self, model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom, rows: Rows
+    ) -> Tensor:
+        """What the attack makes of these rows of the block, on `model`. Notes the weights of a JointAttack."""
         attack = self._attack
-        if not isinstance(attack, JointAttack):
-            return attack.run
-
-        def weighed(model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom) -> Tensor:
-            assert epsilon is not None, "it has epsilons"
-            moved, weights = attack.weigh(model, x, y, epsilon, random, torch.from_numpy(rows).to(x.device))
-            self._note(attack, rows, weights)
-            return moved
-
-        return weighed
-
-    def _note(self, attack: JointAttack, rows: Rows, weights: Tensor) -> None:
+        if not isinstance(attack, JointAttack) or epsilon is None:
+            return attack.run(model, x, y, epsilon, random)
+        moved, weights = attack.weigh(model, x, y, epsilon, random, torch.from_numpy(rows).to(x.device))
         names = [*attack.domains(self._model)] or [ITSELF]
-        if weights.shape != (len(rows), len(names)):
+        if weights.shape != (len(x), len(names)):
             raise ValueError(f"attack '{attack.name}' weighs {len(names)} domains by {tuple(weights.shape)}")
         for row, each in zip(rows, weights.cpu().tolist(), strict=True):
             self._domains[row] = [{"name": name, "weight": weight} for name, weight in zip(names, each, strict=True)]
             group = rows[rows // attack.together == row // attack.together]
             self._first[row] = int(self._indices[group[0]]) if attack.together > 1 else None
+        return moved
 
     def judge(
         self, moved: Tensor, labels: NDArray[np.int32], rows: Rows, lost: NDArray[np.bool_], inside: NDArray[np.bool_],

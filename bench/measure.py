@@ -5,6 +5,7 @@ attacked; epsilons are walked upwards, and what is broken at one is broken at al
 after one clean pass of the stored input, inside the bounds and inside the ball.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -127,8 +128,7 @@ def attacked(
     joint = Joint(attack, epsilons, model, indices, budget)
     gains = np.full(n, np.nan)  # of texts
 
-    drawn = SampleRandom.of(seed, "targets", [int(index) for index in indices])
-    targets = targets_of(goal, scores, torch.from_numpy(labels.astype(np.int64)).to(scores.device), drawn)
+    targets = _targets(goal, scores, labels, seed, indices)
     aims = None if targets is None else targets.cpu().numpy()
     stopped = np.zeros(n, dtype=bool)
     blind = seen.stochastic and attack.knowledge is Knowledge.WHITE_BOX and not attack.averages
@@ -141,7 +141,7 @@ def attacked(
         with Untouched(model, f"attack '{attack.name}'"), Untouched(seen, f"attack '{attack.name}'"):
             moved, out = struck(
                 attack, asked, passes, rows, x[rows], target, epsilon, random,
-                None if targets is None else targets[rows], budget, joint.craft(rows),
+                None if targets is None else targets[rows], budget, partial(joint.run, rows=rows),
             )  # fmt: skip
         stopped[rows] |= out
         verification = seed_of(seed, "verify", purpose, stream, *map(int, indices[rows[:1]]))
@@ -201,6 +201,14 @@ def attacked(
     )
     again = seed_of(seed, "verify rounded", purpose, *map(int, indices[:1]))
     return keeper.beside(table, lambda rounded: judged(model, rounded, labels, judging, again)[0])
+
+
+def _targets(goal: Goal, scores: Tensor, labels: NDArray[np.int32], seed: int, indices: Indices) -> Tensor | None:
+    """Of each sample the class that it is to be moved to: the same for every attack of a suite."""
+    if goal is Goal.UNTARGETED:
+        return None
+    random = SampleRandom.of(seed, "targets", [int(index) for index in indices])
+    return targets_of(goal, scores, torch.from_numpy(labels.astype(np.int64)).to(scores.device), random)
 
 
 def check_gradients(attack: Attack, model: Classifier) -> None:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
 
@@ -211,6 +211,7 @@ def _closure(modules: frozenset[str]) -> dict[str, bytes]:
     return found
 
 
+@lru_cache(maxsize=1024)
 def _imports(source: bytes, module: str) -> Sequence[str]:
     names: list[str] = []
     for node in ast.walk(ast.parse(source)):
