@@ -5,6 +5,7 @@ attacked; epsilons are walked upwards, and what is broken at one is broken at al
 after one clean pass of the stored input, inside the bounds and inside the ball.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from bench.errors import PluginError
 from bench.examples import Keeper
 from bench.goals import targets_of
 from bench.gradient_checks import examine
+from bench.joint import Joint
 from bench.metering import Passes, Untouched, judged
 from bench.randomness import SampleRandom, seed_of
 from bench.records import REFUSED, figures_table, samples_table
@@ -123,6 +125,7 @@ def attacked(
     asked = swift(seen, x) if attack.swift else seen
     passes = Passes.zero(n)
     keeper = Keeper(x, model.bounds, keep)
+    joint = Joint(attack, epsilons, model, indices)
     gains = np.full(n, np.nan)  # of texts
 
     targets = _targets(goal, scores, labels, seed, indices)
@@ -138,7 +141,7 @@ def attacked(
         with Untouched(model, f"attack '{attack.name}'"), Untouched(seen, f"attack '{attack.name}'"):
             moved, out = struck(
                 attack, asked, passes, rows, x[rows], target, epsilon, random,
-                None if targets is None else targets[rows], budget,
+                None if targets is None else targets[rows], budget, partial(joint.run, rows=rows),
             )  # fmt: skip
         stopped[rows] |= out
         verification = seed_of(seed, "verify", purpose, stream, *map(int, indices[rows[:1]]))
@@ -153,6 +156,7 @@ def attacked(
         lost = inside & (found != labels[rows]) & (found != REFUSED)
         lost &= True if aims is None else found == aims[rows]
         final[rows[lost]] = found[lost]
+        joint.judge(moved, labels[rows], rows, lost, inside, judging, verification)
         keeper.take(rows[lost], moved[torch.from_numpy(lost)])
         return lost, far
 
@@ -185,6 +189,7 @@ def attacked(
             "stopped": [None] * n if budget is None else list(stopped),
             "forwards": passes.forwards,
             "backwards": passes.backwards,
+            **joint.columns(),
             "fit_queries": [attack.fit_queries] * n,
             "gradients": [str(seen.gradients)] * n,
             "signs": [NOT_AVERAGED if blind else None] * n,
