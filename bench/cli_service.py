@@ -32,7 +32,7 @@ QuotaFile = Annotated[
 ]
 Pages = Annotated[
     str | None,
-    typer.Option("--mlflow-pages", metavar="URL", help="where users see MLflow's pages: the web page's link"),
+    typer.Option("--mlflow-pages", metavar="URL", help="where users see MLflow's pages, for a link to them"),
 ]
 SERVER = f"http://127.0.0.1:{PORT}"
 

@@ -15,6 +15,8 @@ from bench.records import Reason
 from bench.worker import MODELS, Failed, Measured, Outcome
 
 IN_FLIGHT = 2  # tasks per worker: one that runs, and one that waits at its door
+SHORT = 2.0  # seconds; a worker whose tasks take longer gets one at a time: what waits at its door waits for long,
+# and in the end others have nothing to do meanwhile, while a new task is there within milliseconds
 STARTS = 3  # a place where workers fail to start as often as this in a row is given up
 FAILING = 2  # a worker that has measured something, and then fails as often as this in a row, is replaced
 GRACE = 5.0  # seconds that a task which nobody waits for any more has to end by itself
@@ -101,6 +103,7 @@ class _Worker(Generic[J]):
     since: float = 0.0  # when it began its oldest task, or was started
     measured: bool = False  # something, since it was started
     failures: int = 0  # in a row
+    pace: float = 0.0  # seconds that its tasks have taken of late
     loaded: "deque[str]" = field(default_factory=lambda: deque(maxlen=MODELS))  # groups, the latest last
 
 
@@ -183,7 +186,7 @@ class Dispatcher(Generic[J]):
         """Fill the queues, shortest first, so that no worker has two tasks while another has none."""
         for depth in range(IN_FLIGHT):
             for number, worker in self._workers.items():
-                if upcoming and worker.ready and len(worker.queue) == depth:
+                if upcoming and worker.ready and len(worker.queue) == depth and (not depth or worker.pace < SHORT):
                     known = self._known(upcoming, worker)
                     self._submit(number, worker, known or upcoming)
                     upcoming = upcoming if known else self._next(jobs)
@@ -236,6 +239,7 @@ class Dispatcher(Generic[J]):
             worker.since = self._clock()
             if isinstance(event.outcome, Measured):
                 worker.measured, worker.failures = True, 0
+                worker.pace = (worker.pace + event.outcome.seconds) / 2
                 self._sink(attempt.job, event.outcome, attempt.attempts)
             else:
                 worker.failures += 1

@@ -22,6 +22,7 @@ class Job:
     group: str = "model"
     title: str = ""
     blobs: tuple[str, ...] = ()
+    least_seconds: float = 0.0
 
 
 @dataclass
