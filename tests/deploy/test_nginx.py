@@ -166,9 +166,7 @@ def test_who_looks_needs_a_token_and_who_writes_a_maintainer_s(house: House, pro
     tokens = {role: house.token(f"nginx-{role}", role) for role in Role}
     before = len(proxy.seen)
     nobody = proxy.call(method, HOSTS[1], path)
-    forged = proxy.call(
-        method, HOSTS[1], path, headers={"Authorization": FORGED}
-    )
+    forged = proxy.call(method, HOSTS[1], path, headers={"Authorization": FORGED})
     assert (nobody.status_code, forged.status_code in (401, 429)) == (401, True)
     assert len(proxy.seen) == before, "nothing of it has reached MLflow"
     allowed = set()
@@ -190,7 +188,7 @@ def test_who_looks_needs_a_token_and_who_writes_a_maintainer_s(house: House, pro
 def test_a_browser_shows_its_token_as_a_password_and_can_only_look(house: House, proxy: Proxy):
     chief = HTTPBasicAuth("whoever", house.token("browsing", Role.MAINTAINER))
     asked = proxy.call("GET", HOSTS[1], "/")
-    assert (asked.status_code, asked.headers["WWW-Authenticate"].partition(" ")[0]) == (401, "Basic")
+    assert (asked.status_code, "Basic realm" in asked.headers["WWW-Authenticate"]) == (401, True)
     assert proxy.call("GET", HOSTS[1], "/", auth=chief).status_code == 200
     assert proxy.call("POST", HOSTS[1], "/ajax-api/2.0/mlflow/runs/search", auth=chief, data=b"{}").status_code == 200
     assert proxy.call("POST", HOSTS[1], "/ajax-api/2.0/mlflow/runs/delete", auth=chief, data=b"{}").status_code == 401

@@ -186,7 +186,7 @@ async function open(id) {
 }
 
 function tell({ time, text }) {
-  const entry = document.createElement("li");
+  const entry = document.createElement("p");
   const when = made("time", new Date(time * 1000).toLocaleTimeString());
   when.dateTime = new Date(time * 1000).toISOString();
   entry.append(when, text);
