@@ -54,13 +54,13 @@ const guarded = (act) => async (...given) => {
 
 async function enter() {
   const me = await (await ask("GET", "v1/me")).json();
+  await look();
   at("me").firstElementChild.textContent = `${me.user}, ${me.role}`;
   at("mlflow").hidden = !/^(https?:\/\/|\/)/.test(me.mlflow ?? "");
   if (!at("mlflow").hidden) at("mlflow").href = me.mlflow;
   at("door").hidden = true;
   at("me").hidden = at("inside").hidden = false;
   at("drop").hidden = !me.scopes.includes("submit");
-  await look();
 }
 
 function leave() {
