@@ -38,13 +38,16 @@ def attempted(operation: APIOperation, mode: GenerationMode, token: str, names: 
         case.validate_response(response, checks=CHECKED)
         count += 1
 
-    attempt()
+    try:
+        attempt()
+    except hypothesis.errors.Unsatisfiable:
+        assert mode is GenerationMode.NEGATIVE, "there is nothing in it that could be wrong"
     return count
 
 
-@pytest.mark.parametrize("role", [Role.ADMIN, Role.READER])
+@pytest.mark.parametrize("role", [pytest.param(Role.ADMIN, marks=pytest.mark.slow), Role.READER])
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=lambda mode: mode.value)
-def test_no_made_up_request_gets_5xx_or_an_answer_that_is_not_documented(
+def test_no_made_up_request_gets_5xx_or_an_answer_that_the_openapi_lacks(
     house: House, role: Role, mode: GenerationMode
 ):
     token = house.token(f"schemathesis-{role}", role)
@@ -59,11 +62,9 @@ def test_no_made_up_request_gets_5xx_or_an_answer_that_is_not_documented(
             upload = house.uploads.begin(f"schemathesis-{role}", "w", 2, "0" * 64)
             names.append({"id": upload.id if "uploads" in operation.path else row.id})
         for some in names:
-            if mode is GenerationMode.NEGATIVE and not any(operation.iter_parameters()) and not operation.body:
-                continue  # there is nothing in it that could be wrong
             done[operation.label] = done.get(operation.label, 0) + attempted(operation, mode, token, some)
         for left in house.uploads.page(None, 100):
             house.uploads.remove(left)
-    assert len(done) > 20
-    assert min(done.values()) >= 1, done
+    tried = [label for label, count in done.items() if count]
+    assert len(tried) == len(done) if mode is GenerationMode.POSITIVE else len(tried) > 15, done
     assert sum(done.values()) > 150
