@@ -86,7 +86,7 @@ def register(
 
     args: the adapter's fields, as JSON values. weights: the content of the file that `args["weights"]` names, where it
     names one. The model is built once, so that what does not build is not registered. The same content under the same
-    name gives the version that is already there. owner: who registers it; left out: whoever runs this. curves: of the
+    name gives the version that is already there. owner: whose it is; None: the account that runs this. curves: of the
     training that made the weights, a point an epoch: they stand in a run that the version names as its source. Raises
     PluginError (unknown adapter, wrong arguments, weights that do not fit) and TrackingError.
     """

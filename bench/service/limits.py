@@ -30,7 +30,7 @@ def limits(path: Path | None) -> Limits:
 
 
 def _check(document: Document) -> None:
-    whole = {one.name: one.type in (int, "int") for one in fields(Quotas)} | {"rate": False}
+    whole = {each.name: each.type in (int, "int") for each in fields(Quotas)} | {"rate": False}
     for key, value in document.data.items():
         if key not in whole:
             near = did_you_mean(key, whole)
