@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 import subprocess
 import time
@@ -15,6 +16,7 @@ from sqlalchemy import select
 from adapters.reference import SmallCnn
 from adapters.torch_classifier import state_to_bytes
 from bench import models
+from bench.__main__ import main
 from bench.client import ServiceError
 from bench.errors import SuiteError
 from bench.service import uploads as module
@@ -168,6 +170,24 @@ def test_a_piece_larger_than_four_mebibytes_or_at_no_place_is_refused(house: Hou
     assert house.call("GET", f"/v1/uploads/{made}", token).json()["received"] == 0
     for strange in ("..%2f..%2fetc%2fpasswd", "a" * 32 + "%00", "A" * 32, "0" * 31):
         assert house.call("GET", f"/v1/uploads/{strange}", token).status_code in (404, 422)
+
+
+def test_the_commands_upload_list_and_discard(house: House, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "w.safetensors").write_bytes(DATA)
+    place = ["--server", house.url, "--token", house.token("typist")]
+    assert main(["models", "upload", str(tmp_path / "w.safetensors"), *place]) == 0
+    made = capsys.readouterr().out.strip()
+    assert main(["models", "uploads", *place, "--format", "json"]) == 0
+    (line,) = json.loads(capsys.readouterr().out)
+    assert (line["id"], line["state"], line["kind"]) == (made, "ready", "safetensors")
+    assert main(["models", "accept", made, "--name", "m", "--adapter", "small_cnn", *place]) == 1
+    assert "a submitter may not register" in capsys.readouterr().err
+    assert main(["models", "upload", str(tmp_path / "w.safetensors"), "--name", "m", *place]) == 2
+    assert main(["models", "upload", str(tmp_path / "none"), *place]) == 2
+    assert main(["models", "retire", "m", *place]) == 2
+    assert "name the version, too" in capsys.readouterr().err
+    assert main(["models", "discard", made, *place]) == 0
+    assert left(house)[1] == set()
 
 
 # --- quotas
