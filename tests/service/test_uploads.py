@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 import torch
+import yaml
 from sqlalchemy import select
 
 from adapters.reference import SmallCnn
@@ -18,7 +19,9 @@ from adapters.torch_classifier import state_to_bytes
 from bench import models
 from bench.__main__ import main
 from bench.client import ServiceError
+from bench.contracts import adapters
 from bench.errors import SuiteError
+from bench.service import intake
 from bench.service import uploads as module
 from bench.service.access import Role
 from bench.service.apart import apart
@@ -26,6 +29,7 @@ from bench.service.database import Database, Upload
 from bench.service.queue import Quotas, Refused
 from bench.service.uploads import Uploads
 from tests.service.house import QUOTAS, House, announced, house
+from tests.service.test_intake import SUITE
 from tests.service.test_scan import GOOD, HOSTILE
 
 __all__ = ["house"]  # a fixture
@@ -313,6 +317,11 @@ def test_a_model_is_registered_by_a_maintainer_found_by_a_suite_and_retired(hous
     assert sender.uploads()[0]["model"] == "cnn/1"
     with pytest.raises(ServiceError, match="registered once"):
         chief.register(made["id"], "other", "small_cnn")
+
+    suite = intake.accept(yaml.safe_dump({**SUITE, "models": [{"name": "m", "registered": "cnn/1"}]}).encode())
+    named = adapters.build(suite.models[0].plugin, {**suite.models[0].arguments, "tracking_uri": uri})
+    x = torch.rand((3, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(named.build(named.artefact()).logits(x), SmallCnn().build(weights()).logits(x))
 
     with pytest.raises(ServiceError, match="may not register"):
         sender.retire("cnn", 1)
