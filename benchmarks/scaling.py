@@ -7,7 +7,8 @@ Workers are simulated on a clock of their own: a task ends so many seconds after
 those of the tasks of a real run, drawn with replacement (seeded) and scaled to the given mean. What the dispatcher
 itself computes, and each record's write to the disk, runs for real and is added to that clock, so a dispatcher that is
 too slow leaves workers idle. Not in it: Ray, and the network. Efficiency is work / (workers x makespan); beside it
-stands that of a dispatcher that costs nothing: the end, when the last tasks leave other workers idle. Prints Markdown.
+stands that of a dispatcher that costs nothing: the end, when the last tasks leave other workers idle; and the processor
+time of a task, the simulation's own share of it included. Prints Markdown.
 """
 
 import argparse
@@ -117,7 +118,7 @@ def ideal(workers: int, durations: list[float]) -> float:
 
 
 def measure(workers: int, seconds: float, users: int, rounds: int, folder: str) -> tuple[float, float, float]:
-    """Efficiency, that of a dispatcher that costs nothing, and tasks per second of the simulated clock."""
+    """Efficiency, that of a dispatcher that costs nothing, and seconds of processor time that a task cost here."""
     recorded = json.loads(DURATIONS.read_text())["seconds"]
     scale = seconds * len(recorded) / sum(recorded)
     store, pool, draw = Store(folder), Pool(), random.Random(0)
@@ -137,13 +138,14 @@ def measure(workers: int, seconds: float, users: int, rounds: int, folder: str) 
         thread.start()
     while len(queue._streams) < users:
         time.sleep(0.001)
+    before = time.process_time()
     pool._real = time.perf_counter()
     Dispatcher(
         pool, queue.sink, workers=workers, timeout=lambda t: t.timeout, retries=lambda t: t.retries, clock=pool.clock
     ).run(queue)
     for thread in threads:
         thread.join()
-    return sum(durations) / (workers * pool.now), ideal(workers, durations), count / pool.now
+    return sum(durations) / (workers * pool.now), ideal(workers, durations), (time.process_time() - before) / count
 
 
 def main() -> None:
@@ -163,8 +165,8 @@ def main() -> None:
         cells = []
         for seconds in given.seconds:
             with tempfile.TemporaryDirectory() as folder:
-                efficiency, best, rate = measure(workers, seconds, given.users, given.rounds, folder)
-            cells.append(f" {efficiency:.3f} of {best:.3f} ({rate:.0f}/s) |")
+                efficiency, best, cost = measure(workers, seconds, given.users, given.rounds, folder)
+            cells.append(f" {efficiency:.3f} of {best:.3f} ({1e3 * cost:.1f} ms) |")
         print(f"| {workers} |" + "".join(cells), flush=True)
 
 
