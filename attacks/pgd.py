@@ -28,6 +28,7 @@ class ProjectedGradientDescent(Attack):
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2)
     knowledge: ClassVar[Knowledge] = Knowledge.WHITE_BOX
+    swift: ClassVar[bool] = True
 
     norm: Norm = Norm.LINF
     steps: Annotated[int, Field(ge=1)] = 40

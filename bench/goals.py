@@ -10,13 +10,11 @@ from bench.errors import PluginError
 from bench.randomness import SampleRandom
 
 
-def targets_of(goal: Goal, scores: Tensor, labels: Tensor, random: SampleRandom) -> Tensor | None:
-    """The class (n,) int64 that each sample is to be moved to, never its label; None for an untargeted goal.
+def targets_of(goal: Goal, scores: Tensor, labels: Tensor, random: SampleRandom) -> Tensor:
+    """The class (n,) int64 that each sample is to be moved to, never its label.
 
-    scores: (n, classes), of the untouched inputs. random: one stream per row.
+    goal: one with a target. scores: (n, classes), of the untouched inputs. random: one stream per row.
     """
-    if goal is Goal.UNTARGETED:
-        return None
     if goal is Goal.RANDOM:
         drawn = random.integers((1,), 0, scores.shape[1] - 1, str(scores.device))[:, 0]
         return drawn + (drawn >= labels)

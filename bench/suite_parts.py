@@ -1,12 +1,25 @@
 """The nouns of a suite: what its keys are, what they may be, and the plugin objects they stand for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from bench import contracts, names
-from bench.contracts import Adapter, Attack, Budget, Certificate, Dataset, Detector, Goal, Judging, Keep, Norm, Probe
+from bench.contracts import (
+    Adapter,
+    Attack,
+    Budget,
+    Certificate,
+    Dataset,
+    Detector,
+    Goal,
+    JointAttack,
+    Judging,
+    Keep,
+    Norm,
+    Probe,
+)
 from bench.suite_board import LABEL
 from bench.suite_board import Leaderboard as Leaderboard
 from bench.suite_part import MAX_ENTRIES, Part
@@ -144,6 +157,19 @@ class AttackSpec(Part):
         return contracts.attacks.build(self.attack, {**self.args, "norm": self.norm})
 
 
+def _joint(spec: AttackSpec) -> Iterator[str]:
+    """The metrics of an attack over several domains, as far as these are known before the models are."""
+    if not issubclass(contracts.attacks.get(spec.attack), JointAttack):
+        return
+    attack = spec.build()
+    assert isinstance(attack, JointAttack)
+    for epsilon in spec.epsilons:
+        yield names.joint_success("group" if attack.together > 1 else "all", spec.norm, spec.name, epsilon)
+        for domain in attack.domain_names:
+            yield names.success_in(spec.norm, spec.name, domain, epsilon)
+    yield from (names.domain_weight(spec.norm, spec.name, domain) for domain in attack.domain_names)
+
+
 class ProbeSpec(Part):
     """A measurement of cost. The probe's name alone is enough where it needs no arguments."""
 
@@ -263,6 +289,7 @@ class Evaluations(Part):
             found |= dict.fromkeys(f"{spent}/{here}" for spent in names.PASSES)
             if contracts.attacks.get(spec.attack).fits:
                 found |= dict.fromkeys(f"{metric}/{spec.name}" for metric in names.LEARNT)
+            found |= dict.fromkeys(_joint(spec))
         for probe in self.probes:
             for figure in contracts.probes.get(probe.probe).figures():
                 found[f"{figure}/{probe.name}" if figure in found else figure] = None

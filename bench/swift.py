@@ -7,14 +7,20 @@ checked on real inputs before they are used; a model that they cannot imitate is
 
 import copy
 import warnings
+from contextlib import suppress
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from bench.contracts import Classifier, Gradients
+from bench.swift_layers import replaced, simplified
 
 AGREEMENT = 1e-4  # of the largest logit: by so much the logits may differ
 SAMPLES = 8  # inputs on which that is checked
+
+Made = tuple[nn.Module, torch.jit.ScriptModule]  # the copy and the program
+_KNOWN: WeakKeyDictionary[Classifier, tuple[tuple[tuple[int, int], ...], Made]] = WeakKeyDictionary()
 
 
 class Swift(Classifier):
@@ -56,23 +62,38 @@ def swift(model: Classifier, x: Tensor) -> Classifier:
         return model
     sample = x[:SAMPLES]
     try:
-        found = _made(model, sample)
+        found = Swift(model, *_made(model, sample))
         agree = _agree(model, found, sample)
     except Exception:  # noqa: BLE001 - a foreign module may refuse to be copied or traced in any way: it is only slower
         return model
     return found if agree else model
 
 
-def _made(model: Classifier, sample: Tensor) -> Swift:
-    copied = copy.deepcopy(model.module)
-    assert copied is not None
-    copied.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def _made(model: Classifier, sample: Tensor) -> Made:
+    """The copy and the program, made once for each model: a worker attacks many blocks with it."""
+    assert model.module is not None
+    weights = tuple(_version(tensor) for tensor in (*model.module.parameters(), *model.module.buffers()))
+    known = _KNOWN.get(model)
+    if known is None or known[0] != weights:
+        known = _KNOWN[model] = weights, _make(model.module, sample)
+    return known[1]
+
+
+def _version(tensor: Tensor) -> tuple[int, int]:
+    """Changes as soon as the tensor is changed or replaced. Inference tensors have no counter, and never change."""
+    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+
+
+def _make(module: nn.Module, sample: Tensor) -> Made:
+    copied = copy.deepcopy(module).eval().requires_grad_(False)
+    with suppress(Exception):  # what cannot be traced by fx keeps its layers as they are
+        copied = simplified(copied)
     with warnings.catch_warnings(), torch.no_grad():
         # deprecated in favour of torch.compile, which needs a C++ compiler on every node and a minute per model
         warnings.simplefilter("ignore")
-        program = torch.jit.freeze(torch.jit.trace(model.module, sample))  # type: ignore[no-untyped-call]
+        program = torch.jit.freeze(torch.jit.trace(copied, sample))  # type: ignore[no-untyped-call]
         program = torch.jit.optimize_for_inference(program)
-    return Swift(model, copied, program)
+    return replaced(copied.to(memory_format=torch.channels_last)), program  # type: ignore[call-overload]
 
 
 def _agree(model: Classifier, found: Swift, sample: Tensor) -> bool:

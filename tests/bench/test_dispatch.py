@@ -276,3 +276,32 @@ def test_a_job_for_which_somebody_waits_again_goes_on():
         clock=pool.clock, dropped=lambda job: 3 < pool.now < 6,
     ).run(iter(jobs(1)))  # fmt: skip
     assert isinstance(ended["t0"], Measured)
+
+
+@dataclass
+class Rotten(FakePool):
+    """The first worker fails everything from a moment on, as one whose disk has gone."""
+
+    def wait(self, seconds: float) -> list[Event]:
+        return [
+            Done(1, Failed(Reason.ADAPTER, "no such file"))
+            if isinstance(event, Done) and event.worker == 1 and self.now > 5
+            else event
+            for event in super().wait(seconds)
+        ]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_fails_what_it_gets_is_replaced_before_a_task_has_used_up_its_attempts(workers: int):
+    pool = Rotten()
+    ended = dispatch(pool, jobs(40), workers=workers)
+    assert len(ended) == 40
+    assert all(isinstance(outcome, Measured) for outcome, _ in ended.values())
+    assert pool.count == workers + 1, "one new worker"
+
+
+def test_tasks_that_always_fail_do_not_cost_a_worker_each():
+    pool = FakePool({f"t{i}": ["boom"] * 9 for i in range(5, 15)})
+    ended = dispatch(pool, jobs(20), workers=1)
+    assert sum(isinstance(outcome, Failed) for outcome, _ in ended.values()) == 10
+    assert pool.count <= 4

@@ -1,11 +1,14 @@
 """bench/swift.py: the same numbers up to rounding, or the model itself."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bench.contracts import Gradients
 from bench.swift import Swift, swift
+from bench.swift_layers import Convolution, replaced, simplified
 from tests.attacks import digits
 
 
@@ -32,6 +35,81 @@ def test_the_model_is_left_as_it_was() -> None:
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name][0])
         assert (value.stride(), value._version) == before[name][1:]
+
+
+def slope(net: nn.Module, x: Tensor) -> Tensor:
+    leaf = x.clone().requires_grad_()
+    (found,) = torch.autograd.grad(net(leaf).square().sum(), leaf)
+    return found
+
+
+@pytest.mark.parametrize("size", [(8, 8), (6, 10), (7, 9)])
+@pytest.mark.parametrize(
+    ("colours", "kernel", "padding"),
+    [(1, 3, 1), (1, 5, 2), (1, 5, 0), (2, 3, 2), (3, 3, 1), (3, (3, 1), (1, 0)), (4, 1, 0), (16, 3, 1), (20, 4, 1)],
+)
+def test_a_convolution_has_the_gradient_that_torch_has(
+    size: tuple[int, int], colours: int, kernel: int | tuple[int, int], padding: int | tuple[int, int]
+) -> None:
+    layer = nn.Conv2d(colours, 12, kernel, padding=padding).requires_grad_(False)
+    x = torch.rand(3, colours, *size, generator=torch.Generator().manual_seed(0))
+    ours = Convolution(layer)
+    torch.testing.assert_close(ours(x), layer(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(slope(ours, x), slope(layer, x), rtol=1e-4, atol=1e-4)
+
+
+class Varied(nn.Module):
+    """What may be rewritten, and beside it what may not: a ReLU that is used twice, a BatchNorm behind no convolution,
+    a strided and a grouped convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.second, self.other = nn.Conv2d(8, 8, 3, padding=1, groups=2, bias=False), nn.BatchNorm2d(8)
+        self.third, self.relu, self.pool = nn.Conv2d(8, 6, 3, stride=2, padding=1), nn.ReLU(), nn.MaxPool2d(2)
+        self.head = nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(torch.relu(self.norm(self.first(x))))
+        twice = self.relu(self.second(x))
+        x = self.pool(twice) + self.other(twice)[:, :, ::2, ::2]
+        return self.head(torch.flatten(self.third(x), 1))
+
+
+def varied() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Varied()
+        for norm in (net.norm, net.other):
+            norm.running_mean.uniform_(-0.5, 0.5)
+            norm.running_var.uniform_(0.5, 2.0)
+            norm.weight.data.uniform_(-1.0, 1.0)
+    return net.eval().requires_grad_(False)
+
+
+def test_a_net_is_rewritten_where_its_scores_and_gradients_stay_the_same() -> None:
+    net, x = varied(), torch.rand(5, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    lean = simplified(net)
+    assert [type(part).__name__ for part in lean.modules()].count("BatchNorm2d") == 1
+    order = [node.name for node in lean.graph.nodes]  # type: ignore[union-attr]
+    assert order.index("pool") < order.index("relu_1")
+    for other in (lean, replaced(lean)):
+        torch.testing.assert_close(other(x), net(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(slope(other, x), slope(net, x), rtol=1e-3, atol=1e-4)
+    assert [type(part).__name__ for part in lean.modules()].count("Convolution") == 1
+    assert type(net.first) is nn.Conv2d
+
+
+def test_it_is_made_once_and_anew_when_a_weight_changes() -> None:
+    x, _ = digits.right(8)
+    model = digits.DigitsNet(copy.deepcopy(digits.module()))
+    first, again = swift(model, x), swift(model, x)
+    assert isinstance(first, Swift)
+    assert isinstance(again, Swift)
+    assert again._program is first._program
+    model.net[6].bias.add_(1.0)
+    torch.testing.assert_close(swift(model, x).logits(x), first.logits(x) + 1, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(swift(model, x).logits(x), first.logits(x))
 
 
 class Counting(nn.Module):

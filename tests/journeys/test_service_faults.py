@@ -21,9 +21,11 @@ from ray.cluster_utils import Cluster
 
 from bench.client import Client
 from bench.cluster import WATCHFUL
+from bench.service.traces import ENDPOINT
 from tests.journeys.conftest import Project
 from tests.journeys.test_service import Service
 from tests.service.conftest import BINARIES, free_port
+from tests.service.test_traces import Collector, collector  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -52,6 +54,7 @@ class House:
 
     service: Service
     nodes: Cluster
+    folder: Path
     mlflow: str
     table: list[tuple[str, float, str, float]] = field(default_factory=list)
 
@@ -106,26 +109,34 @@ class House:
 
 
 @pytest.fixture
-def house(project: Project) -> Iterator[House]:
+def house(
+    project: Project, collector: Collector, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> Iterator[House]:  # fmt: skip
     if not BINARIES:
         pytest.skip("Debian's package postgresql is not installed (.ci/postgresql installs it)")
+    monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{collector.server_port}")
     folder = Path(tempfile.mkdtemp(prefix="gauntlet-"))  # short: PostgreSQL's socket lies below it
     folder.chmod(0o711)  # where we are root, PostgreSQL is another user
     nodes = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "_system_config": WATCHFUL}
     )
-    nodes.add_node(num_cpus=1)
+    add_node(nodes, folder)
     port = free_port()
     more = ("--address", nodes.address, "--postgresql", "--mlflow-port", str(port))
     made = Service(project, folder / "out", more)
     try:
-        yield House(made, nodes, f"http://127.0.0.1:{port}")
+        yield House(made, nodes, folder, f"http://127.0.0.1:{port}")
     finally:
         made.process.terminate()
         made.process.wait(90)
         made.log.close()
         nodes.shutdown()
         shutil.rmtree(folder)
+
+
+def add_node(nodes: Cluster, folder: Path) -> None:
+    """With files of its own, as on a machine of its own: one that ends removes the code that its workers ran."""
+    nodes.add_node(num_cpus=1, temp_dir=tempfile.mkdtemp(dir=folder))
 
 
 def family(node: Any) -> list[psutil.Process]:
@@ -144,7 +155,9 @@ def send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
             os.kill(process.pid, number)
 
 
-def test_records_are_those_of_a_run_whatever_is_killed_or_frozen(project: Project, house: House):
+def test_records_are_those_of_a_run_whatever_is_killed_or_frozen(
+    project: Project, house: House, collector: Collector  # noqa: F811
+):  # fmt: skip
     service = house.service
     service.wait()
     clients = {user: service.client(user) for user in SUITES}
@@ -164,7 +177,7 @@ def test_records_are_those_of_a_run_whatever_is_killed_or_frozen(project: Projec
 
     kill = lambda: house.nodes.remove_node(second, allow_graceful=False)  # noqa: E731
     house.fault("a node: SIGKILL", kill, house.recorded(), "its worker is known to be lost", lost)
-    join = lambda: house.nodes.add_node(num_cpus=1)  # noqa: E731
+    join = lambda: add_node(house.nodes, house.folder)  # noqa: E731
     house.fault("none: a node joins", join, house.recorded(), "a worker is ready there", ready)
     third = house.nodes.list_all_nodes()[1]
     assert workers(third), "a node that joins is used"
@@ -196,6 +209,21 @@ def test_records_are_those_of_a_run_whatever_is_killed_or_frozen(project: Projec
     began = time.monotonic()
     while any(len(house.told(name)) != 1 for name in (*SUITES, "quick")):
         house.check(began, "MLflow was not told")
+
+    service.process.terminate()  # which sends what waits
+    assert service.process.wait(90) == 0
+    spans = [
+        span
+        for _, taken in collector.taken
+        for resource in taken.resource_spans
+        for span in resource.scope_spans[0].spans
+        if any(a.key == "gauntlet.submission" and a.value.string_value == quick for a in span.attributes)
+    ]
+    path = {"submission", "submit", "queued", "attempt", "task", "worker", "measure", "store", "publish"}
+    assert path == {span.name for span in spans}
+    assert len({span.trace_id for span in spans}) == 1
+    known = {span.span_id for span in spans}
+    assert all(span.parent_span_id in known for span in spans if span.name in ("store", "measure", "worker"))
 
     for name, given in (*SUITES.items(), ("quick", QUICK)):
         (project.folder / "suite.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
