@@ -163,6 +163,16 @@ def test_groups_are_made_by_place_so_that_what_is_left_out_moves_nobody_into_ano
     assert float(weights[3:].sum()) == pytest.approx(1)
 
 
+def test_min_max_fools_more_whole_groups_than_averaging() -> None:
+    """The paper's claim, on a real net: measured .80 against .45 of twenty groups of five."""
+    x, y = digits.right(100)
+    share = {}
+    for average in (True, False):
+        moved = MinMaxUniversal(average=average).run(digits.model(), x, y, 0.3, digits.streams(100))
+        share[average] = float((digits.module()(moved).argmax(1) != y).reshape(20, 5).all(1).float().mean())
+    assert share[False] >= share[True] + 0.2
+
+
 # --- transformations
 
 
