@@ -45,7 +45,7 @@ class Whole(nn.Module):
         del net.policy
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net.given(x, torch.ones((len(x), len(self.net.blocks)), dtype=torch.bool, device=x.device))
+        return self.net.given(x)
 
 
 @adapter("block_drop")
@@ -82,6 +82,10 @@ class BlockDropModel(Family):
         if self.train_policy.teacher is not None or self.train_policy.adversary is not None:
             raise ValueError("train_policy: the policy learns from rewards: leave `teacher` and `adversary` out")
         return self
+
+    @property
+    def untraceable(self) -> str:
+        return "its policy picks other blocks for each input (`policy: false` runs all of them)" if self.policy else ""
 
     def net(self) -> nn.Module:
         return self.dropping() if self.policy else Whole(self.dropping())

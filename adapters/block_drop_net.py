@@ -58,11 +58,14 @@ class BlockDrop(nn.Module):
         chosen: Tensor = self.policy(x) >= 0
         return chosen
 
-    def given(self, x: Tensor, run: Tensor) -> Tensor:
-        """Logits (n, classes) when each row runs the blocks that `run` (n, blocks) bool names for it, and no others."""
+    def given(self, x: Tensor, run: Tensor | None = None) -> Tensor:
+        """Logits (n, classes) when each row runs the blocks that `run` (n, blocks) bool names for it, and no others.
+
+        run: None for all blocks, always.
+        """
         x = self.stem(x)
         for number, block in enumerate(self.blocks):
-            x = _step(x, block, self.shapes[number], run[:, number])
+            x = _step(x, block, self.shapes[number], None if run is None else run[:, number])
         scores: Tensor = self.linear(x.mean((2, 3)))
         return scores
 
@@ -91,10 +94,10 @@ class Policy(nn.Module):
         return logits
 
 
-def _step(x: Tensor, block: nn.Module, shape: tuple[int, int, int], run: Tensor) -> Tensor:
+def _step(x: Tensor, block: nn.Module, shape: tuple[int, int, int], run: Tensor | None) -> Tensor:
     inputs, outputs, stride = shape
     short = F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, outputs - inputs))
-    if run.all():
+    if run is None or run.all():
         return F.relu(short + block(x))
     if not run.any():
         return F.relu(short)

@@ -59,7 +59,7 @@ class Derived(Family):
         return {**fields, "model": {"adapter": self.model.adapter, "args": original}}
 
     def inner_plugins(self) -> tuple[Plugin, ...]:
-        return (self.original(),)
+        return (self.original(), *super().inner_plugins())
 
     def net(self) -> nn.Module:
         return self.original().net()

@@ -65,6 +65,11 @@ class Deployed(Derived):
     def _complete(self) -> "Deployed":
         if self.target in CALIBRATED and self.calibration is None:
             raise ValueError(f"target '{self.target}' needs `calibration: {{dataset: NAME, split: train}}`")
+        if reason := self.original().untraceable:
+            raise ValueError(
+                f"model: '{self.model.adapter}' cannot be converted, because {reason}: evaluate it as it is, by the "
+                f"adapter '{self.model.adapter}' itself"
+            )
         return self
 
     def distributions(self) -> tuple[str, ...]:

@@ -77,6 +77,10 @@ class DoublyNestedModel(Family):
             return (self.subnet,)
         return self.path if self.path is not None else staircase(len(self.pools), self.groups)
 
+    @property
+    def untraceable(self) -> str:
+        return "" if len(self.asked()) == 1 else "it stops at another network for each input (one `subnet` does not)"
+
     def net(self) -> DoublyNested:
         return DoublyNested(self.shape, self.classes, self.width, self.groups, self.pools)
 

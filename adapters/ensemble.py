@@ -94,7 +94,6 @@ class _Training(Training):
         assert inner is not None, "checked by the adapter"
         self.model, self.inner = model, inner
         self.data, self.parent = inner.data, inner.parent
-        self.uses = (type(model.inside()), *inner.uses)
 
     def recipe(self) -> Mapping[str, Any]:
         return {"member": dict(self.inner.recipe()), "members": self.model.members}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from adapters.recipe import Recipe, train
 from adapters.reference_training import own_random_numbers
 from adapters.torch_classifier import TorchClassifier, load_state, state_from_bytes, state_to_bytes
-from bench.contracts import Adapter, DatasetChoice, Report, Samples, Training, adapters
+from bench.contracts import Adapter, DatasetChoice, Plugin, Report, Samples, Training, adapters
 from bench.errors import PluginError, did_you_mean
 
 SHAPES: Mapping[str, tuple[int, ...]] = {  # inputs of the data sets that come with Gauntlet
@@ -69,6 +69,10 @@ class Family(Adapter):
         """Train the net in place. options: `seed`, `report` and `teacher` of `adapters.recipe.train`."""
         train(net, x, y, self.train, bounds=samples.bounds, after_step=self.after_step, **options)
 
+    def inner_plugins(self) -> tuple[Plugin, ...]:
+        teacher = self.teacher()
+        return () if teacher is None else (teacher,)
+
     def teacher(self) -> Adapter | None:
         """The model that it learns from."""
         choice = self.train.teacher
@@ -95,7 +99,6 @@ class FamilyTraining(Training):
         self.model = model
         self.data = model.data
         self.parent = model.teacher()
-        self.uses = () if self.parent is None else (type(self.parent),)
         exposure = model.train.exposure
         self.also = () if exposure is None else (exposure.outliers,)
 

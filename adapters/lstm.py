@@ -92,6 +92,10 @@ class Lstm(Adapter):
             raise ValueError("train: a model of texts learns from the labels: leave `adversary` and `teacher` out")
         return self
 
+    @property
+    def untraceable(self) -> str:
+        return "it reads token ids, up to the end of each text"
+
     def build(self, weights: bytes | None) -> TextClassifier:
         if weights is None:
             raise PluginError(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from adapters.outlier_exposure import Exposure
 from adapters.recipe_adversary import Adversary, craft, named
 from bench.contracts import AdapterChoice, Bounds, Frozen, Report
+from bench.errors import PluginError
 from bench.randomness import seed_of
 
 CHECKPOINT = 5.0  # seconds between two checkpoints
@@ -127,10 +128,20 @@ def rate(recipe: Recipe, step: int, total: int, epoch_steps: int) -> float:
 
 
 def noisy(y: Tensor, share: float, seed: int) -> Tensor:
-    """The labels with a share of them (rounded down) replaced, each by another class, uniformly."""
+    """The labels with a share of them (rounded down) replaced, each by another class, uniformly.
+
+    The classes are 0 to the largest label. Raises PluginError where labels have to be replaced and there is no other.
+    """
     random = _stream(seed, "labels")
     chosen = torch.randperm(len(y), generator=random)[: int(share * len(y))]
+    if not len(chosen):
+        return y
     classes = int(y.max()) + 1
+    if classes < 2:
+        raise PluginError(
+            "label_noise replaces labels by another class, and all of these are 0",
+            "train on data with two classes or more, or leave `label_noise` out",
+        )
     out = y.clone()
     out[chosen] = (y[chosen] + torch.randint(1, classes, (len(chosen),), generator=random)) % classes
     return out

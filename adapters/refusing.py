@@ -13,6 +13,7 @@ from bench.contracts import (
     Classifier,
     DatasetChoice,
     Detector,
+    Plugin,
     Report,
     Samples,
     Training,
@@ -90,6 +91,9 @@ class Refusing(Adapter):
         self.noticing()
         return self
 
+    def inner_plugins(self) -> tuple[Plugin, ...]:
+        return (self.inside(), self.noticing())
+
     def inside(self) -> Adapter:
         return adapters.build(self.adapter, self.args)
 
@@ -127,7 +131,6 @@ class _Fitting(Training):
         self.model = model
         self.data = model.fit_on
         self.parent = model.inside()
-        self.uses = (type(model.noticing()), type(self.parent))
 
     def recipe(self) -> Mapping[str, Any]:
         return self.model.model_dump(mode="json", include={"adapter", "args", "detector", "detector_args"})

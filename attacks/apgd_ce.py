@@ -8,7 +8,7 @@ from torch import Tensor
 from attacks import losses
 from attacks.apgd import Loss, ascend
 from attacks.standing import Board, StandingAttack, need_classes
-from bench.contracts import Classifier, Knowledge, Norm, attack
+from bench.contracts import Allowance, Classifier, Knowledge, Norm, attack
 from bench.randomness import SampleRandom
 
 
@@ -27,6 +27,10 @@ class UntargetedAutoPGD(StandingAttack):
     def averages(self) -> bool:
         return self.eot > 1
 
+    @property
+    def allowance(self) -> Allowance:
+        return Allowance(steps=self.steps, restarts=self.restarts or (5 if self.norm is Norm.L1 else 1))
+
     def loss(self, y: Tensor) -> Loss:
         """The loss for a batch with these labels. Overridden by what uses another than the cross-entropy."""
         return lambda logits, rows: losses.ce(logits, y[rows])
@@ -36,8 +40,7 @@ class UntargetedAutoPGD(StandingAttack):
     ) -> tuple[Tensor, Tensor]:
         """See StandingAttack.strike. steps + 1 forward and steps backward passes per restart, times `eot`."""
         board = Board(x)
-        restarts = self.restarts or (5 if self.norm is Norm.L1 else 1)
-        for _, rows in board.rounds(restarts):
+        for _, rows in board.rounds(self.allowance.restarts):
             found = ascend(model, self.loss(y), self.norm, epsilon, self.eot, self.steps, x, y, rows, random)
             board.take(rows, *found)
         return board.moved, board.broken
@@ -57,6 +60,10 @@ class AutoPGDLogitsRatio(UntargetedAutoPGD):
 
     Needs three classes. `restarts` and `eot` as for `apgd_ce`.
     """
+
+    @property
+    def takes_targets(self) -> bool:
+        return False
 
     def loss(self, y: Tensor) -> Loss:
         return lambda logits, rows: losses.dlr(logits, y[rows])

@@ -28,6 +28,10 @@ class AutoPGDTargeted(StandingAttack):
     targets: Annotated[int, Field(ge=1)] | None = None
     eot: Annotated[int, Field(ge=1)] = 1
 
+    @property
+    def takes_targets(self) -> bool:
+        return False
+
     def strike(
         self, model: Classifier, x: Tensor, y: Tensor, epsilon: float, random: SampleRandom
     ) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from attacks.apgd_t import AutoPGDTargeted
 from attacks.fab import FastAdaptiveBoundary, FastAdaptiveBoundaryTargeted
 from attacks.square import SquareAttack
 from attacks.standing import Board, StandingAttack, need_classes
-from bench.contracts import Classifier, Knowledge, Norm, attack
+from bench.contracts import Allowance, Classifier, Knowledge, Norm, attack
 from bench.errors import PluginError
 from bench.randomness import SampleRandom
 
@@ -49,6 +49,18 @@ class AutoAttack(StandingAttack):
     def averages(self) -> bool:
         return self.version is Version.RAND
 
+    @property
+    def takes_targets(self) -> bool:
+        return False
+
+    @property
+    def allowance(self) -> Allowance:
+        """Steps of the gradient attacks, queries of Square; restarts where all of them have some."""
+        parts = [part.allowance for part in self.attacks()]
+        return Allowance(
+            steps=max(part.steps or 0 for part in parts), queries=max(part.queries or 0 for part in parts) or None
+        )
+
     def attacks(self) -> tuple[StandingAttack, ...]:
         """Its attacks, in their order."""
         norm = self.norm
@@ -72,7 +84,12 @@ class AutoAttack(StandingAttack):
 
         A stochastic model is refused by all versions but `rand`: without averaging its gradients lead nowhere.
         """
-        need_classes(self.name, model, 4, "apgd_ce, fab_t and square side by side; the worst case counts all three")
+        need_classes(
+            self.name,
+            model,
+            4,
+            "apgd_ce, fab_t and square side by side; the worst case counts all three",
+        )
         if model.stochastic and self.version is not Version.RAND:
             raise PluginError(
                 f"autoattack: version '{self.version}' is for deterministic models, and this one is stochastic",

@@ -22,6 +22,8 @@ class CarliniWagner(Attack):
     d is in units of the bounds' width. `binary_search`: how many values of c are tried, ten times as large until one
     succeeds, then by halving on a logarithmic scale. `steps` of Adam for each; `learning_rate` is in units of tanh
     space. Nothing is shared between samples, and there is no abort: `steps` times `binary_search` passes are made.
+    `eot`: passes whose mean logits each step follows where the model is stochastic (Athalye et al. 2018); on any other
+    they would all be the same, and one is made.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L2,)
@@ -35,6 +37,11 @@ class CarliniWagner(Attack):
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     initial_const: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
     confidence: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    eot: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def averages(self) -> bool:
+        return self.eot > 1
 
     def run(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom) -> Tensor:
         """See Attack.run. Returns the nearest broken iterate, or the input itself where there is none."""
@@ -56,7 +63,7 @@ class CarliniWagner(Attack):
         for step in range(self.steps + 1):
             w = w.detach().requires_grad_(step < self.steps)
             point = (middle + half * torch.tanh(w) / INSIDE).clamp(low, high)
-            logits = model.logits(point)
+            logits = self._scores(model, point)
             gap = margin(logits, y)
             nearest.take(point.detach(), lost(logits.detach(), y))
             succeeded |= gap.detach() > self.confidence
@@ -66,6 +73,12 @@ class CarliniWagner(Attack):
                 (gradient,) = torch.autograd.grad(loss.sum(), w)
                 w = adam.step(w.detach(), gradient)
         return succeeded
+
+    def _scores(self, model: Classifier, point: Tensor) -> Tensor:
+        """Logits (n, classes), their mean over `eot` passes where two passes may differ."""
+        if self.eot == 1 or not model.stochastic:
+            return model.logits(point)
+        return torch.stack([model.logits(point) for _ in range(self.eot)]).mean(0)
 
 
 class Adam:

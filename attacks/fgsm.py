@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from attacks.ball import box
-from bench.contracts import Attack, Classifier, Knowledge, Norm, attack
+from bench.contracts import Allowance, Attack, Classifier, Knowledge, Norm, attack
 from bench.randomness import SampleRandom
 
 
@@ -19,6 +19,10 @@ class FastGradientSign(Attack):
     knowledge: ClassVar[Knowledge] = Knowledge.WHITE_BOX
 
     norm: Norm = Norm.LINF
+
+    @property
+    def allowance(self) -> Allowance:
+        return Allowance(steps=1)
 
     def run(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom) -> Tensor:
         """See Attack.run. One forward and one backward pass per sample; no randomness."""

@@ -36,12 +36,13 @@ from attacks.foolbox_mended import MENDED
 from attacks.foolbox_random import SampleDraws, Watched, numpy_from
 from attacks.foolbox_start import blended_noise, loses
 from attacks.foolbox_table import Traits, snake, traits
-from bench.contracts import Attack, Bounds, Classifier, Norm, attack, attacks
+from bench.contracts import Allowance, Attack, Bounds, Classifier, Norm, attack, attacks
 from bench.errors import PluginError, did_you_mean
 from bench.randomness import SampleRandom
 
 PREFIX = "foolbox."
 UNIT = Bounds(0.0, 1.0)
+ITERATIONS = ("steps", "iterations", "repeats", "binary_search_steps")  # what Foolbox calls the count of them
 
 
 class FoolboxAttack(Attack):
@@ -116,6 +117,13 @@ class FoolboxAttack(Attack):
             adversarial[kept] = start[kept]
             return adversarial
         return project(adversarial, x, self.norm, epsilon, Bounds(*model.bounds))
+
+    @property
+    def allowance(self) -> Allowance:
+        """Its count of iterations, whatever Foolbox calls it; one where it has none, unless it is exhaustive."""
+        counts = (getattr(self, name, None) for name in ITERATIONS)
+        found = next((count for count in counts if count is not None), None if self.exhaustive else 1)
+        return Allowance(steps=found)
 
     @property
     def _alone(self) -> bool:
@@ -253,6 +261,7 @@ def _register(foreign: type[Foreign]) -> None:
     cls.passed = tuple(key for key in fields if key not in ("norm", "init_attack"))
     cls.norms, cls.knowledge = known.norms, known.knowledge
     cls.minimal = not issubclass(foreign, FixedEpsilonAttack)
+    cls.exhaustive = known.exhaustive
     cls.requires = FoolboxAttack.requires + known.requires
     setattr(sys.modules[__name__], cls.__name__, cls)
     attack(PREFIX + stem)(cls)

@@ -17,6 +17,7 @@ class Traits:
     knowledge: Knowledge = Knowledge.WHITE_BOX
     alone: bool = False  # samples of a batch influence each other, or draws belong to none: one sample at a time
     alone_if: tuple[str, object] | None = None  # the same, where this parameter has this value
+    exhaustive: bool = False  # goes over every value of the input, or over a grid
     starts: bool = False  # needs an adversarial starting point
     may_start: bool = False  # can use one
     images: bool = False  # inputs are (channels, height, width)
@@ -44,6 +45,7 @@ SPECIAL = {
         ANY,
         DECISION,
         alone=True,
+        exhaustive=True,
         starts=True,
         unable=(ValueError, "threshold does not match what is done by the model"),
     ),
@@ -83,13 +85,14 @@ SPECIAL = {
         (Norm.L2, Norm.L0),
         DECISION,
         alone=True,
+        exhaustive=True,
         starts=True,
         defaults={"init_attack": "foolbox.salt_and_pepper_noise"},
         withheld={"l2_binary_search": "it follows the norm of the evaluation (on for l2, off for l0): set `norm`"},
     ),
     "salt_and_pepper_noise": Traits(L2, DECISION),
     "sparse_l1_descent": Traits(L1),
-    "spatial": Traits(ANY, DECISION, images=True, alone_if=("grid_search", False)),
+    "spatial": Traits(ANY, DECISION, images=True, exhaustive=True, alone_if=("grid_search", False)),
     "virtual_adversarial": Traits(L2, alone=True, unable=(RuntimeError, "Gradient vanished")),
 }
 

@@ -25,6 +25,7 @@ class SaliencyMap(Attack):
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L0,)
     knowledge: ClassVar[Knowledge] = Knowledge.WHITE_BOX
     minimal: ClassVar[bool] = True
+    exhaustive: ClassVar[bool] = True
     swift: ClassVar[bool] = True
 
     norm: Norm = Norm.L0

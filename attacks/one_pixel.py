@@ -24,6 +24,7 @@ class OnePixel(Attack):
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L0,)
     knowledge: ClassVar[Knowledge] = Knowledge.SCORE
     minimal: ClassVar[bool] = True
+    exhaustive: ClassVar[bool] = True
     swift: ClassVar[bool] = True
 
     norm: Norm = Norm.L0

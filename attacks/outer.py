@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from bench.contracts import Attack, Norm, Plugin, attacks
+from bench.contracts import Allowance, Attack, Norm, Plugin, attacks
 from bench.errors import PluginError
 
 
@@ -24,6 +24,8 @@ class Outer(Attack):
             raise ValueError(f"`attack` must name the attack that {self.role}, not '{self.name}' itself")
         if cls.minimal:
             raise PluginError(f"'{self.attack}' looks for the smallest distance: {self.name} needs one with epsilons")
+        if cls.fits:
+            raise PluginError(f"'{self.attack}' learns about the model first: {self.name} needs one that does not")
         if self.norm not in cls.norms:
             raise PluginError(f"'{self.attack}' has no norm '{self.norm}' (it has: {', '.join(cls.norms)})")
         self.inner()
@@ -31,6 +33,14 @@ class Outer(Attack):
 
     def inner_plugins(self) -> tuple[Plugin, ...]:
         return (self.inner(),)
+
+    @property
+    def allowance(self) -> Allowance:
+        return self.inner().allowance
+
+    @property
+    def takes_targets(self) -> bool:
+        return self.inner().takes_targets
 
     def inner(self) -> Attack:
         """The attack inside. Raises PluginError, ValidationError for arguments that it does not take."""

@@ -26,6 +26,7 @@ class WordSubstitution(Attack):
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L0,)
     knowledge: ClassVar[Knowledge] = Knowledge.SCORE
     tokens: ClassVar[bool] = True
+    exhaustive: ClassVar[bool] = True
 
     norm: Norm = Norm.L0
     candidates: Annotated[int, Field(ge=1, description="words tried in each place")] = 50

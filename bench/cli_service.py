@@ -17,7 +17,7 @@ app.add_typer(database, name="database")
 PORT = 8642
 Url = Annotated[
     str | None,
-    typer.Option("--database", metavar="URL", envvar="GAUNTLET_DATABASE", help="default: sqlite:///DIR/service.db"),
+    typer.Option("--database", metavar="URL", envvar="GAUNTLET_DATABASE", help="default: what `up` made in DIR"),
 ]
 Host = Annotated[str, typer.Option(help="where the face listens; anything but loopback needs TLS in front of it")]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
@@ -26,13 +26,28 @@ Workers = Annotated[int | None, typer.Option(min=1, help="default: as many as th
 Server = Annotated[str, typer.Option("--server", metavar="URL", envvar="GAUNTLET_SERVER", help="where the face is")]
 Secret = Annotated[str, typer.Option("--token", envvar="GAUNTLET_TOKEN", help="better: the environment", prompt=False)]
 Id = Annotated[str, typer.Argument(metavar="SUBMISSION")]
+QuotaFile = Annotated[
+    Path | None, typer.Option("--quotas", metavar="FILE", help="what one user may have, as YAML (deploy/quotas.yaml)")
+]
+Pages = Annotated[
+    str | None,
+    typer.Option("--mlflow-pages", metavar="URL", help="where users see MLflow's pages: the web page's link"),
+]
 SERVER = f"http://127.0.0.1:{PORT}"
 
 
-def _open(url: str | None, output: Path, *, upgrade: bool = False):  # type: ignore[no-untyped-def]  # noqa: ANN202 - imported late
+def _database(url: str | None, output: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202 - imported late
+    """The one that is named, else the PostgreSQL that `gauntlet up` made in this folder, else a file there."""
+    from bench.service import companions
     from bench.service.database import Database
 
-    opened = Database(url or f"sqlite:///{(output / 'service.db').absolute()}")
+    if url is None and companions.has_postgresql(output):
+        return Database(companions.postgresql_url(output))
+    return Database(url or f"sqlite:///{(output / 'service.db').absolute()}")
+
+
+def _open(url: str | None, output: Path, *, upgrade: bool = False):  # type: ignore[no-untyped-def]  # noqa: ANN202 - imported late
+    opened = _database(url, output)
     if upgrade:
         opened.upgrade()
     opened.check()
@@ -43,34 +58,49 @@ def _open(url: str | None, output: Path, *, upgrade: bool = False):  # type: ign
 
 
 @app.command()
-def serve(output: Output = OUTPUT, url: Url = None, host: Host = "127.0.0.1", port: Port = PORT) -> None:
+def serve(
+    output: Output = OUTPUT,
+    url: Url = None,
+    host: Host = "127.0.0.1",
+    port: Port = PORT,
+    tracking_uri: Uri = None,
+    quotas: QuotaFile = None,
+    pages: Pages = None,
+) -> None:
     """Answer HTTP: the face of the service alone. `gauntlet up` starts everything."""
     from bench import verbs
     from bench.service.face import face
+    from bench.service.limits import limits
     from bench.service.server import end_with_supervisor, log_lines
     from bench.service.server import serve as listen
 
+    given = limits(quotas)
     log_lines()
     verbs.prepare()
     end_with_supervisor()
-    listen(face(_open(url, output), output), host, port)
+    listen(face(_open(url, output), output, given.quotas, given.rate, tracking_uri, pages), host, port)
 
 
 @app.command()
 def dispatch(
-    output: Output = OUTPUT, url: Url = None, address: Ray = None, workers: Workers = None, tracking_uri: Uri = None
+    output: Output = OUTPUT,
+    url: Url = None,
+    address: Ray = None,
+    workers: Workers = None,
+    tracking_uri: Uri = None,
+    quotas_: QuotaFile = None,
 ) -> None:
     """Run what was submitted: the dispatcher of the service alone. A second one waits until the first has gone."""
     from bench.service.dispatcher import Foreman, Place
-    from bench.service.queue import Quotas
+    from bench.service.limits import limits
     from bench.service.server import end_with_supervisor, log_lines, on_signal
+    from bench.service.traces import traces
     from bench.service.work import Work
 
+    quotas = limits(quotas_).quotas
     log_lines()
-    quotas = Quotas()
-    foreman = Foreman(
-        Work(_open(url, output), quotas), Place(output.absolute(), address, workers, tracking_uri), quotas
-    )
+    place = Place(output.absolute(), address, workers, tracking_uri)
+    foreman = Foreman(Work(_open(url, output), quotas), place, quotas, traces("gauntlet-dispatcher"))
     on_signal(foreman.stop)
     end_with_supervisor()
     foreman.run()
@@ -85,35 +115,66 @@ def up(
     address: Ray = None,
     workers: Workers = None,
     tracking_uri: Uri = None,
+    mlflow: Annotated[bool, typer.Option("--mlflow/--no-mlflow", help="an MLflow server, if none is named")] = True,
+    mlflow_port: Port = 5000,
+    postgresql: Annotated[bool, typer.Option("--postgresql", help="a PostgreSQL in DIR, by Debian's package")] = False,
+    quotas: QuotaFile = None,
+    pages: Pages = None,
 ) -> None:
-    """Start the service on this machine, and keep it alive: its database, its face and its dispatcher."""
-    from bench.service.server import Child, log_lines, supervise
+    """Start the service on this machine, and keep it alive: face, dispatcher, MLflow and, on request, PostgreSQL."""
+    from bench.service import companions
+    from bench.service.limits import limits
+    from bench.service.server import log_lines
+    from bench.service.supervisor import Child, end, supervise
     from bench.tracking import default_uri, ui_command
 
+    limits(quotas)  # a mistake in it is told before anything starts
     log_lines()
-    opened = _open(url, output, upgrade=True)
+    if postgresql and url:
+        raise _misused("--postgresql", "starts a database of its own: not with --database")
+    output.mkdir(parents=True, exist_ok=True)
+    beneath: list[Child] = []
+    if postgresql:
+        beneath.append(companions.postgresql(output))
+    if mlflow and tracking_uri is None:
+        beneath.append(companions.mlflow_server(output, mlflow_port))
+        tracking_uri = f"http://{companions.HOST}:{mlflow_port}"
+    try:
+        opened = _database(url, output)
+        if postgresql:
+            companions.wait_for(beneath[0], opened)
+        opened.upgrade()
+    except BaseException:
+        end(beneath)
+        raise
     place = opened.engine.url.render_as_string(hide_password=True)
     secret = {"GAUNTLET_DATABASE": opened.url}  # not on a command line, which everybody on the machine can read
     opened.close()
     words = [sys.executable, "-m", "bench"]
     common = ["--output", str(output.absolute())]
     more = [*(["--address", address] if address else []), *(["--workers", str(workers)] if workers else [])]
-    more += ["--tracking-uri", tracking_uri] if tracking_uri else []
+    common += ["--tracking-uri", tracking_uri] if tracking_uri else []
+    common += ["--quotas", str(quotas.absolute())] if quotas else []
+    pages = pages or (tracking_uri if tracking_uri and tracking_uri.startswith("http") else None)
+    seen = ["--mlflow-pages", pages] if pages else []
+    board = tracking_uri or default_uri(output)
     _say(
         [
-            f"face:      http://{host}:{port} (/openapi.json; /health, /ready, /metrics)",
+            f"face:      http://{host}:{port} (the web page; /openapi.json; /health, /ready, /metrics)",
             f"database:  {place}",
             f"records:   {output.absolute()}",
-            f"MLflow:    {tracking_uri or default_uri(output)}",
-            f"           {ui_command(tracking_uri or default_uri(output))}",
+            f"MLflow:    {board}",
+            *([] if tracking_uri else [f"           {ui_command(board)}"]),
+            f"Ray:       {address or 'of the dispatcher, on loopback'}",
             "tokens:    gauntlet tokens create USER --role submitter",
         ]
     )
     supervise(
         [
-            Child("face", [*words, "serve", *common, "--host", host, "--port", str(port)], secret),
+            Child("face", [*words, "serve", *common, "--host", host, "--port", str(port), *seen], secret),
             Child("dispatcher", [*words, "dispatch", *common, *more], secret),
-        ]
+        ],
+        beneath,
     )
 
 
@@ -171,6 +232,12 @@ def revoke_token(token: Annotated[str, typer.Argument(metavar="ID")], output: Ou
 
     Access(_open(url, output)).revoke(token)
     _say([f"{token} is revoked"])
+
+
+def _misused(option: str, message: str) -> Exception:
+    from bench.errors import Mistake, SuiteError
+
+    return SuiteError([Mistake(option, "", message)])
 
 
 def _choice(kinds, text: str, option: str):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - any StrEnum

@@ -7,10 +7,11 @@ for event in client.watch(mine["id"]):
 client.records(mine["id"], Path("records.parquet"))
 """
 
+import hashlib
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ from bench.errors import GauntletError, Mistake, OperatorError, SuiteError
 TIMEOUT = (5.0, 60.0)  # seconds to connect, seconds between two bytes
 ATTEMPTS = 6  # of a request that can be sent twice, over about half a minute
 AGAIN = (429, 503)
+PIECE = 4 << 20  # bytes of a file of weights in one request
 CHUNK = 1 << 16
+BUILDING = (5.0, 300.0)  # while a model is built to see whether it can be
+_SUBMISSIONS, _UPLOADS, _MODELS = "submissions", "uploads", "models"
 
 
 class ServiceError(GauntletError):
@@ -97,6 +101,67 @@ class Client:
         """Write the records as Parquet."""
         self._fetch(f"/{submission}/records", path)
 
+    # --- weights and models
+
+    def upload(
+        self, file: Path, name: str | None = None, *, told: Callable[[int, int], None] = lambda sent, size: None
+    ) -> dict[str, Any]:
+        """Send a file of weights; returns the upload, complete and scanned. One that was cut off is gone on with.
+
+        name: what it is called there. told: gets the bytes sent, and all. Raises ServiceError where it is refused.
+        """
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+            size = file.stat().st_size
+            wanted = {"file": name or file.name, "size": size, "digest": digest}
+            row = next((one for one in self.uploads() if _begun(one, wanted)), None)
+            row = row or dict(self._json("POST", "", _UPLOADS, json=wanted))
+            while row["received"] < size:
+                told(row["received"], size)
+                content.seek(row["received"])
+                row = self._piece(row, content.read(PIECE))
+        told(size, size)
+        return dict(self._json("POST", f"/{row['id']}/finish", _UPLOADS))
+
+    def uploads(self) -> list[dict[str, Any]]:
+        """Your uploads, the latest first; to maintainers everybody's."""
+        found: list[dict[str, Any]] = self._json("GET", "", _UPLOADS)["uploads"]
+        return found
+
+    def discard(self, upload: str) -> None:
+        """Throw an upload away."""
+        self._send("DELETE", f"/{upload}", _UPLOADS)
+
+    def register(self, upload: str, name: str, adapter: str, args: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Register an upload as the next version of a model. For maintainers."""
+        wanted = {"upload": upload, "name": name, "adapter": adapter, "args": args or {}}
+        return dict(self._json("POST", "", _MODELS, json=wanted, timeout=BUILDING))
+
+    def models(self) -> list[dict[str, Any]]:
+        """Every version of every registered model."""
+        found: list[dict[str, Any]] = self._json("GET", "", _MODELS)["models"]
+        return found
+
+    def retire(self, name: str, version: int) -> None:
+        """Take a version out of the registry. For maintainers."""
+        self._send("DELETE", f"/{name}/{version}", _MODELS)
+
+    def _piece(self, row: dict[str, Any], piece: bytes) -> dict[str, Any]:
+        headers = {"Content-Type": "application/octet-stream"}
+        try:
+            return dict(
+                self._json(
+                    "PUT", f"/{row['id']}", _UPLOADS, data=piece, headers=headers, params={"offset": row["received"]}
+                )
+            )
+        except ServiceError as refused:
+            if refused.status != 409:
+                raise
+            now = dict(self._json("GET", f"/{row['id']}", _UPLOADS))
+            if now["received"] == row["received"]:
+                raise
+            return now  # a piece whose answer was lost had come after all
+
     def watch(self, submission: str) -> Iterator[Event]:
         """Events until the submission has ended. A connection that breaks off goes on where it was."""
         last: int | None = None
@@ -137,16 +202,18 @@ class Client:
     def _row(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         return dict(self._json(method, path, **more))
 
-    def _json(self, method: str, path: str, **more: Any) -> Any:
-        return self._send(method, path, **more).json()
+    def _json(self, method: str, path: str, kind: str = _SUBMISSIONS, **more: Any) -> Any:
+        return self._send(method, path, kind, **more).json()
 
-    def _send(self, method: str, path: str, **more: Any) -> requests.Response:
-        url = f"{self._url}/v1/submissions{path}"
+    def _send(
+        self, method: str, path: str, kind: str = _SUBMISSIONS, timeout: tuple[float, float] = TIMEOUT, **more: Any
+    ) -> requests.Response:
+        url = f"{self._url}/v1/{kind}{path}"
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(min(10.0, 0.5 * 2.0**attempt))
             try:
-                answer = self._session.request(method, url, timeout=TIMEOUT, allow_redirects=False, **more)
+                answer = self._session.request(method, url, timeout=timeout, allow_redirects=False, **more)
             except (requests.ConnectionError, requests.Timeout) as problem:
                 why = type(problem).__name__
                 continue
@@ -154,6 +221,11 @@ class Client:
                 return _check(answer)
             why = f"HTTP {answer.status_code}"
         raise OperatorError(f"the service at {self._url} does not answer: {why}", "is it up? (`gauntlet up`)")
+
+
+def _begun(upload: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether it is this file, begun before and not registered yet."""
+    return upload["state"] != "registered" and all(upload[key] == value for key, value in wanted.items())
 
 
 def _check(answer: requests.Response) -> requests.Response:

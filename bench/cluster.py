@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -59,11 +59,18 @@ class Share:
     gpus: float | None = None
 
 
+# A node that is frozen is noticed within eight seconds instead of a minute. For a Ray of our own; others are told by
+# `ray start --head --system-config='{...}'`.
+WATCHFUL = {"health_check_period_ms": 1000, "health_check_timeout_ms": 2000, "health_check_failure_threshold": 3}
+
+
 @contextlib.contextmanager
-def cluster(address: str | None, workers: int | None, share: Share) -> Iterator["Cluster"]:
+def cluster(
+    address: str | None, workers: int | None, share: Share, system: Mapping[str, int] | None = None
+) -> Iterator["Cluster"]:
     """A Ray cluster for the length of the block: one of our own on loopback, or the one at `address`.
 
-    Raises ClusterError where it cannot be started or reached.
+    system: settings of a Ray of our own (WATCHFUL). Raises ClusterError where it cannot be started or reached.
     """
     if ray.is_initialized():
         raise ClusterError("Ray is in use in this process already", "run Gauntlet in a process of its own")
@@ -73,6 +80,7 @@ def cluster(address: str | None, workers: int | None, share: Share) -> Iterator[
         cores = len(os.sched_getaffinity(0))
         wanted = cores if workers is None else max(cores, math.ceil(workers * share.cpus))
         options |= {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": wanted}
+        options["_system_config"] = dict(system or {})
     with contextlib.ExitStack() as around:
         around.enter_context(_quiet())
         if address is None:
@@ -80,14 +88,14 @@ def cluster(address: str | None, workers: int | None, share: Share) -> Iterator[
         else:
             options |= {"address": address, "runtime_env": {"working_dir": around.enter_context(_our_source())}}
         try:
-            ray.init(**options)
+            dashboard = ray.init(**options).dashboard_url or ""
         except Exception as problem:
             where = f"the cluster at {address}" if address else "a local Ray"
             raise ClusterError(
                 f"cannot start or join {where}: {_line(problem)}", "`gauntlet doctor` looks at the machine"
             ) from problem
         try:
-            yield Cluster(share, workers)
+            yield Cluster(share, workers, dashboard)
         finally:
             ray.shutdown()
 
@@ -145,9 +153,11 @@ def _reread_token() -> None:
 
 
 class Cluster:
-    """The cluster this process has joined."""
+    """The cluster this process has joined. dashboard: host and port of Ray's own pages, where it has any."""
 
-    def __init__(self, share: Share, workers: int | None) -> None:
+    def __init__(self, share: Share, workers: int | None, dashboard: str = "") -> None:
+        self.dashboard = dashboard
+        self._most = workers
         resources = ray.cluster_resources()
         gpus = share.gpus if share.gpus is not None else min(1.0, resources.get("GPU", 0.0))
         if gpus > resources.get("GPU", 0.0):
@@ -163,8 +173,12 @@ class Cluster:
         return placement.timing_node(ray.nodes(), self.options, _here())
 
     def room(self, without: str | None = None) -> int:
-        """How many workers there is room for now, on all nodes or on all but one; no more than were asked for."""
-        return min(self.workers, max(1, placement.room(ray.nodes(), self.options, without)))
+        """How many workers there is room for now, on all nodes or on all but one; no more than were asked for.
+
+        Nodes that have joined since count.
+        """
+        there = max(1, placement.room(ray.nodes(), self.options, without))
+        return there if self._most is None else min(self._most, there)
 
     @property
     def nodes(self) -> int:

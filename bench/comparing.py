@@ -35,7 +35,9 @@ def exported(path: Path) -> list[Side]:
     hint = "`gauntlet leaderboard RUN --format json` writes one"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return [Side(Row.model_validate({name: row.get(name) for name in _FIELDS})) for row in content["rows"]]
+        return [
+            Side(Row.model_validate({name: row[name] for name in _FIELDS if name in row})) for row in content["rows"]
+        ]
     except OSError as problem:
         raise OperatorError(f"{path} cannot be read: {problem.strerror}", hint) from None
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as problem:
@@ -43,7 +45,7 @@ def exported(path: Path) -> list[Side]:
         raise OperatorError(f"{path} is no leaderboard in JSON: {first}", hint) from None
 
 
-_FIELDS = ("model", "dataset", "metrics", "flags", "failures", "hardware")
+_FIELDS = ("model", "dataset", "metrics", "flags", "failures", "hardware", "threats")
 
 
 def pairs(assignments: Sequence[str], first: Run, second: Run) -> dict[str, str]:

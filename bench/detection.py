@@ -17,6 +17,7 @@ from bench.contracts import (
     Detector,
     Figure,
     Judging,
+    Learner,
     Report,
     Samples,
 )
@@ -43,10 +44,8 @@ COST_BATCH = 64
 REPEATS = 15  # of a timing
 
 
-def fitted(
-    detector: Detector, model: Classifier, samples: Samples, chosen: Indices, seed: int, report: Report
-) -> bytes:
-    """What a detector learns from the chosen inliers.
+def fitted(learner: Learner, model: Classifier, samples: Samples, chosen: Indices, seed: int, report: Report) -> bytes:
+    """What a detector or an attack learns of the model by the chosen samples.
 
     Each block of samples that it asks for is a sign of life. It may go through them several times: the share that is
     done counts the first time only.
@@ -64,8 +63,8 @@ def fitted(
         raise PluginError(
             f"the model takes inputs of shape {tuple(model.input_shape)}, the data to fit on are {part.input_shape}"
         )
-    with Untouched(model, f"detector '{detector.name}'"):
-        return detector.fit(model, part, seed_of(seed, "fit", detector.name))
+    with Untouched(model, f"the fit of '{learner.name}'"):
+        return learner.fit(model, part, seed_of(seed, "fit", learner.name))
 
 
 def detected(

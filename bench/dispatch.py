@@ -6,16 +6,17 @@ are handed out; an outcome goes to the sink at once. So memory grows with the nu
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from bench.errors import ClusterError
 from bench.records import Reason
-from bench.worker import Failed, Measured, Outcome
+from bench.worker import MODELS, Failed, Measured, Outcome
 
 IN_FLIGHT = 2  # tasks per worker: one that runs, and one that waits at its door
 STARTS = 3  # a place where workers fail to start as often as this in a row is given up
+GRACE = 5.0  # seconds that a task which nobody waits for any more has to end by itself
 
 
 class Job(Protocol):
@@ -89,6 +90,7 @@ class Pool(Protocol[J_in]):
 class _Attempt(Generic[J]):
     job: J
     attempts: int = 1
+    dropped: float | None = None  # since when nobody waits for it
 
 
 @dataclass
@@ -96,6 +98,10 @@ class _Worker(Generic[J]):
     ready: bool = False
     queue: "deque[_Attempt[J]]" = field(default_factory=deque)
     since: float = 0.0  # when it began its oldest task, or was started
+    loaded: "deque[str]" = field(default_factory=lambda: deque(maxlen=MODELS))  # groups, the latest last
+
+
+_UNWANTED = Failed(Reason.WORKER, "canceled")
 
 
 class Canceled(Exception):
@@ -109,7 +115,9 @@ class Dispatcher(Generic[J]):
     timeout: seconds that a task may take without a sign of life; the worker is killed then. retries: further attempts
     of a job that fails, whatever the reason. Both may depend on the job. startup: seconds until a worker that does not
     come up is given up. linger: asked when nothing is left; while it says so (it may block for a moment), workers are
-    kept and the jobs are asked again.
+    kept and the jobs are asked again. rather: asked for a job of one of these groups, whose models a worker has loaded,
+    before it gets the next one of all. dropped: whether nobody waits for a job any more: it ends as a failure, and its
+    worker is killed where it goes on.
     """
 
     def __init__(
@@ -123,6 +131,8 @@ class Dispatcher(Generic[J]):
         startup: float = 120.0,
         canceled: Callable[[], bool] = lambda: False,
         linger: Callable[[], bool] = lambda: False,
+        rather: Callable[[Collection[str]], J | None] = lambda groups: None,
+        dropped: Callable[[J], bool] = lambda job: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
@@ -131,6 +141,8 @@ class Dispatcher(Generic[J]):
         self._timeout = timeout if callable(timeout) else lambda _: timeout
         self._retries = retries if callable(retries) else lambda _: retries
         self._linger = linger
+        self._rather = rather
+        self._dropped = dropped
         self._startup = startup
         self._canceled = canceled
         self._clock = clock
@@ -157,6 +169,7 @@ class Dispatcher(Generic[J]):
                 for event in self._pool.wait(self._patience()):
                     self._handle(event)
                 self._kill_the_late()
+                self._kill_the_dropped()
                 upcoming = upcoming or self._next(jobs)
         finally:
             for number in list(self._workers):
@@ -168,12 +181,32 @@ class Dispatcher(Generic[J]):
         for depth in range(IN_FLIGHT):
             for number, worker in self._workers.items():
                 if upcoming and worker.ready and len(worker.queue) == depth:
-                    if not worker.queue:
-                        worker.since = self._clock()
-                    worker.queue.append(upcoming)
-                    self._pool.submit(number, upcoming.job)
-                    upcoming = self._next(jobs)
+                    known = self._known(upcoming, worker)
+                    self._submit(number, worker, known or upcoming)
+                    upcoming = upcoming if known else self._next(jobs)
         return upcoming
+
+    def _known(self, upcoming: _Attempt[J], worker: _Worker[J]) -> _Attempt[J] | None:
+        """A job for which the worker has the model, where the next one is for another model."""
+        job = None if upcoming.job.group in worker.loaded else self._rather(worker.loaded)
+        return None if job is None else self._admitted(_Attempt(job))
+
+    def _admitted(self, attempt: _Attempt[J]) -> _Attempt[J] | None:
+        """None where it has come to an end without being tried."""
+        failed = _UNWANTED if self._dropped(attempt.job) else self._quarantine.get(attempt.job.group)
+        if failed is None:
+            return attempt
+        self._sink(attempt.job, failed, attempt.attempts)
+        return None
+
+    def _submit(self, number: int, worker: _Worker[J], attempt: _Attempt[J]) -> None:
+        if not worker.queue:
+            worker.since = self._clock()
+        worker.queue.append(attempt)
+        if attempt.job.group in worker.loaded:
+            worker.loaded.remove(attempt.job.group)
+        worker.loaded.append(attempt.job.group)
+        self._pool.submit(number, attempt.job)
 
     def _next(self, jobs: Iterator[J]) -> "_Attempt[J] | None":
         while True:
@@ -183,9 +216,8 @@ class Dispatcher(Generic[J]):
                 if job is None:
                     return None
                 attempt = _Attempt(job)
-            if (failed := self._quarantine.get(attempt.job.group)) is None:
-                return attempt
-            self._sink(attempt.job, failed, attempt.attempts)
+            if (admitted := self._admitted(attempt)) is not None:
+                return admitted
 
     def _handle(self, event: Event) -> None:
         worker = self._workers.get(event.worker)
@@ -207,7 +239,7 @@ class Dispatcher(Generic[J]):
             self._lose(event.worker, Failed(event.reason, event.problem))
 
     def _failed(self, attempt: "_Attempt[J]", outcome: Failed) -> None:
-        if attempt.attempts <= self._retries(attempt.job):
+        if attempt.attempts <= self._retries(attempt.job) and not self._dropped(attempt.job):
             self._again.append(_Attempt(attempt.job, attempt.attempts + 1))
             return
         if outcome.model:
@@ -235,6 +267,17 @@ class Dispatcher(Generic[J]):
             elif not worker.ready and took > self._startup:
                 self._pool.stop(number)
                 self._lose(number, Failed(Reason.WORKER, f"did not start within {self._startup:g} s"))
+
+    def _kill_the_dropped(self) -> None:
+        """What nobody waits for may end by itself for a moment: a killed worker has to load its models anew."""
+        for number, worker in list(self._workers.items()):
+            if not worker.queue:
+                continue
+            attempt, now = worker.queue[0], self._clock()
+            attempt.dropped = (attempt.dropped or now) if self._dropped(attempt.job) else None
+            if attempt.dropped is not None and now - attempt.dropped > GRACE:
+                self._pool.stop(number)
+                self._lose(number, _UNWANTED)
 
     def _patience(self) -> float:
         """Seconds until something may have to be done even if nothing happens."""

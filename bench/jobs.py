@@ -25,22 +25,39 @@ class TaskJob:
         return self.task.cell.label
 
     @property
+    def least_seconds(self) -> float:
+        return self.task.cell.evaluation.least_seconds
+
+    @property
     def blobs(self) -> list[str]:
-        """Digests of the bytes that it needs: of the model, of a baseline, and of what a detector has learnt."""
+        """Digests of the bytes that it needs: of the model, of a baseline, and of what was learnt about it."""
         cell = self.task.cell
         keys = [ref.weights for ref in (cell.model, cell.baseline, cell.surrogate) if ref is not None]
         return [key for key in (*keys, cell.fit and cell.fit.state) if key]
 
 
 @dataclass(frozen=True)
-class TrainJob:
-    """A training, for a worker."""
+class _Making:
+    """What has to be made before anything is measured."""
 
-    task: TrainTask
+    task: TrainTask | FitTask
+
+    least_seconds = 0.0
 
     @property
     def key(self) -> str:
         return self.task.key
+
+    @property
+    def blobs(self) -> list[str]:
+        return [self.task.parent] if self.task.parent else []
+
+
+@dataclass(frozen=True)
+class TrainJob(_Making):
+    """A training, for a worker."""
+
+    task: TrainTask
 
     @property
     def group(self) -> str:
@@ -50,20 +67,12 @@ class TrainJob:
     def title(self) -> str:
         return f"train {self.task.label}"
 
-    @property
-    def blobs(self) -> list[str]:
-        return [self.task.parent] if self.task.parent else []
-
 
 @dataclass(frozen=True)
-class FitJob:
-    """The fitting of a detector, for a worker."""
+class FitJob(_Making):
+    """The fitting of a detector or an attack, for a worker."""
 
     task: FitTask
-
-    @property
-    def key(self) -> str:
-        return self.task.key
 
     @property
     def group(self) -> str:
@@ -72,10 +81,6 @@ class FitJob:
     @property
     def title(self) -> str:
         return f"fit {self.task.label}"
-
-    @property
-    def blobs(self) -> list[str]:
-        return [self.task.parent] if self.task.parent else []
 
 
 AnyJob = TaskJob | TrainJob | FitJob

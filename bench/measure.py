@@ -5,7 +5,6 @@ attacked; epsilons are walked upwards, and what is broken at one is broken at al
 after one clean pass of the stored input, inside the bounds and inside the ball.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,10 @@ from torch import Tensor
 
 from bench.contracts import (
     Attack,
+    Budget,
     Certificate,
     Classifier,
+    Goal,
     Gradients,
     Judging,
     Keep,
@@ -30,14 +31,14 @@ from bench.contracts import (
 )
 from bench.errors import PluginError
 from bench.examples import Keeper
+from bench.goals import targets_of
 from bench.gradient_checks import examine
-from bench.metering import Metered, Passes, Untouched, judged
+from bench.metering import Passes, Untouched, judged
 from bench.randomness import SampleRandom, seed_of
 from bench.records import REFUSED, figures_table, samples_table
+from bench.strikes import TOLERANCE, struck, within
 from bench.swift import swift
 from bench.token_ids import check_attack, check_vocabulary, gain
-
-TOLERANCE = 1e-6  # by which a verified input may leave the ball or the bounds: rounding of float32
 
 ONCE = Judging(passes=1)
 NOT_AVERAGED = ["not averaged"]  # the model is stochastic, and the attack follows single passes
@@ -90,12 +91,16 @@ def attacked(
     judging: Judging = ONCE,
     keep: Keep | None = None,
     surrogate: Classifier | None = None,
+    *,
+    goal: Goal = Goal.UNTARGETED,
+    budget: Budget | None = None,
 ) -> pa.Table:
     """What an attack does to a block of samples.
 
     epsilons: ascending, in input units. purpose: keeps this attack's random numbers apart from another's. judging: how
     the untouched and the adversarial inputs of a stochastic model are judged. keep: how what it crafts is kept in the
-    records (bench.examples). surrogate: what the attack sees in the place of the model, which still judges.
+    records (bench.examples). surrogate: what the attack sees in the place of the model, which still judges. goal: with
+    a target, only what reaches it is broken. budget: of each sample at each epsilon (bench.budgets).
     """
     seen = surrogate or model
     if (*seen.input_shape, seen.bounds) != (*model.input_shape, model.bounds):
@@ -120,6 +125,10 @@ def attacked(
     keeper = Keeper(x, model.bounds, keep)
     gains = np.full(n, np.nan)  # of texts
 
+    drawn = SampleRandom.of(seed, "targets", [int(index) for index in indices])
+    targets = targets_of(goal, scores, torch.from_numpy(labels.astype(np.int64)).to(scores.device), drawn)
+    aims = None if targets is None else targets.cpu().numpy()
+    stopped = np.zeros(n, dtype=bool)
     blind = seen.stochastic and attack.knowledge is Knowledge.WHITE_BOX and not attack.averages
     proved = _proofs(attack, epsilons, model, x, labels, np.flatnonzero(prediction == labels))
 
@@ -128,7 +137,11 @@ def attacked(
         random = SampleRandom.of(seed, f"{purpose}/{stream}", [int(index) for index in indices[rows]])
         target = torch.from_numpy(labels[rows].astype(np.int64)).to(model.device)
         with Untouched(model, f"attack '{attack.name}'"), Untouched(seen, f"attack '{attack.name}'"):
-            moved = attack.run(Metered(asked, passes, rows), x[rows], target, epsilon, random).detach()
+            moved, out = struck(
+                attack, asked, passes, rows, x[rows], target, epsilon, random,
+                None if targets is None else targets[rows], budget,
+            )  # fmt: skip
+        stopped[rows] |= out
         verification = seed_of(seed, "verify", purpose, stream, *map(int, indices[rows[:1]]))
         inside, far, found, share = verified(
             model, attack.norm, x[rows], moved, epsilon, labels[rows], judging, verification
@@ -139,6 +152,7 @@ def attacked(
         reached = inside[:, None] & (far[:, None] <= np.asarray(epsilons) + TOLERANCE)
         kept[rows] = np.where(reached, np.minimum(kept[rows], share[:, None]), kept[rows])
         lost = inside & (found != labels[rows]) & (found != REFUSED)
+        lost &= True if aims is None else found == aims[rows]
         final[rows[lost]] = found[lost]
         keeper.take(rows[lost], moved[torch.from_numpy(lost)])
         return lost, far
@@ -169,8 +183,10 @@ def attacked(
             "adversarial_prediction": final,
             "escaped": escaped,
             "gain": pa.array(gains, mask=np.isnan(gains)),
+            "stopped": [None] * n if budget is None else list(stopped),
             "forwards": passes.forwards,
             "backwards": passes.backwards,
+            "fit_queries": [attack.fit_queries] * n,
             "gradients": [str(seen.gradients)] * n,
             "signs": [NOT_AVERAGED if blind else None] * n,
             "kept": list(kept) if model.stochastic else [None] * n,
@@ -266,18 +282,6 @@ def compared(
         return figures_table(probe.compare(model, baseline, samples), hardware)
 
 
-def distances(norm: Norm, difference: Tensor) -> NDArray[np.float64]:
-    """Norm of each row of (n, ...), in float64."""
-    flat = difference.detach().double().flatten(1)
-    lengths: dict[Norm, Callable[[], Tensor]] = {
-        Norm.L0: lambda: (flat != 0).sum(dim=1).double(),
-        Norm.L1: lambda: flat.abs().sum(dim=1),
-        Norm.L2: lambda: flat.norm(dim=1),
-        Norm.LINF: lambda: flat.abs().amax(dim=1),
-    }
-    return lengths[norm]().cpu().numpy()
-
-
 def untouched(model: Classifier, samples: Samples, indices: Indices) -> tuple[NDArray[np.int32], Tensor, Tensor]:
     check_vocabulary(model, samples)
     x = samples.fetch(indices).to(model.device)
@@ -315,12 +319,7 @@ def verified(
     """Of each moved input: whether it is inside the threat model, how far it went, and what `judged` says of it."""
     if moved.shape != x.shape or moved.dtype != x.dtype:
         raise ValueError(f"the attack returned {moved.dtype} {tuple(moved.shape)} for {x.dtype} {tuple(x.shape)}")
-    far = distances(norm, moved.double() - x.double())
-    low, high = model.bounds
-    in_bounds = ((moved >= low - TOLERANCE) & (moved <= high + TOLERANCE)).flatten(1).all(dim=1).cpu().numpy()
-    inside = in_bounds & np.isfinite(far)
-    if epsilon is not None:
-        inside &= far <= epsilon + TOLERANCE
+    inside, far = within(norm, x, moved, epsilon, model)
     return inside, far, *judged(model, moved, labels, judging, seed)
 
 

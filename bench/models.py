@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
@@ -25,6 +25,7 @@ from bench import tracking
 from bench.contracts import Frozen, adapters
 from bench.errors import DataError, PluginError, TrackingError, did_you_mean
 from bench.plugins import source_digest
+from bench.publication import mlflow_key
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "gauntlet.models"  # where MLflow keeps the files of registered models
 SPEC = "gauntlet.json"
 SPEC_TAG = "gauntlet.spec"  # digest of gauntlet.json
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+WEIGHTS_TAG = "gauntlet.weights"  # digest of the weights
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,149}")
 REFERENCE = re.compile(rf"(?:models:/)?(?P<name>{NAME.pattern})(?:/(?P<version>[1-9][0-9]*|latest))?")
 
 
@@ -76,16 +78,20 @@ def register(
     weights: bytes | None,
     uri: str,
     artifacts: str | None = None,
+    *,
+    owner: str | None = None,
+    curves: Mapping[str, Sequence[float]] | None = None,
 ) -> int:
     """Store a model under a name; returns its version, counted from 1.
 
     args: the adapter's fields, as JSON values. weights: the content of the file that `args["weights"]` names, where it
     names one. The model is built once, so that what does not build is not registered. The same content under the same
-    name gives the version that is already there. Raises PluginError (unknown adapter, wrong arguments, weights that do
-    not fit) and TrackingError.
+    name gives the version that is already there. owner: whose it is; None: the account that runs this. curves: of the
+    training that made the weights, a point an epoch: they stand in a run that the version names as its source. Raises
+    PluginError (unknown adapter, wrong arguments, weights that do not fit) and TrackingError.
     """
     if not NAME.fullmatch(name):
-        raise PluginError(f"'{name}' cannot name a model", "use letters, digits, '_', '-' and '.', 100 at the most")
+        raise PluginError(f"'{name}' cannot name a model", "use letters, digits, '_', '-' and '.', 150 at the most")
     spec = _spec(adapter_name, args, weights)
     text = spec.model_dump_json(indent=2)
     with tracking.connect(uri) as client:
@@ -93,7 +99,9 @@ def register(
             if entry.tags.get(SPEC_TAG) == _digest(text.encode()):
                 return int(entry.version)
         home = tracking.experiment(client, EXPERIMENT, uri, artifacts)
-        logged = client.create_logged_model(home, name=name.replace(".", "_"), tags={"model": name})
+        told = {mlflow_key(f"training/{curve}"): points for curve, points in (curves or {}).items()}
+        run = tracking.write_curves(client, home, name, told) if told else None
+        logged = client.create_logged_model(home, name.replace(".", "_"), source_run_id=run, tags={"model": name})
         with tempfile.TemporaryDirectory(prefix="gauntlet-") as folder:
             Path(folder, SPEC).write_text(text, encoding="utf-8")
             if spec.weights is not None and weights is not None:
@@ -103,9 +111,11 @@ def register(
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
         tags = {"gauntlet.adapter": adapter_name, SPEC_TAG: _digest(text.encode()), "gauntlet.model": logged.model_id}
-        tags["gauntlet.owner"] = getpass.getuser()
+        tags["gauntlet.owner"] = owner or getpass.getuser()
+        if spec.weights is not None:
+            tags[WEIGHTS_TAG] = spec.weights.digest
         known = logged.model_id if uri.startswith("http") else None  # without a server MLflow looks it up elsewhere
-        made = client.create_model_version(name, logged.artifact_location, tags=tags, model_id=known)
+        made = client.create_model_version(name, logged.artifact_location, run_id=run, tags=tags, model_id=known)
         return int(made.version)
 
 
@@ -145,6 +155,8 @@ def remove(reference: str, uri: str) -> list[int]:
             client.delete_model_version(name, version.version)
             if "gauntlet.model" in version.tags:
                 client.delete_logged_model(version.tags["gauntlet.model"])
+            if version.run_id:
+                client.delete_run(version.run_id)
         if not _versions(client, name):
             client.delete_registered_model(name)
         return sorted(int(version.version) for version in gone)

@@ -13,6 +13,7 @@ OF_PASSES = (
     "mean_accuracy",
     "unanimous_accuracy",
 )  # attacked stochastic models: over all passes of an input
+PASSES = ("forwards", "backwards", "most_forwards", "most_backwards")  # that an attack spends: mean, most on a sample
 SELECTIVE = ("aurc", "e_aurc", "coverage_at_risk_0.01", "coverage_at_risk_0.05")
 CONFIDENCE = (  # of the untouched inputs; `_scaled`: after temperature scaling fitted apart
     *("ece", "rms_calibration", "mad_calibration", "soft_f1", "brier", "nll"),
@@ -23,6 +24,7 @@ DETECTION = ("auroc", "detection_error", "ap_out", "ap_in", "fpr95", "fpr95_id_p
 JOINT = ("joint_rms_calibration", "joint_soft_f1")  # of inliers and outliers together, which no answer is right for
 FITTED = ("precision", "recall", "f1", "flagged", "fit_seconds", "state_bytes")  # of detectors that fit
 
+LEARNT = ("fit_seconds", "state_bytes", "fit_queries")  # of attacks that fit
 ADVERSARIAL = ("broken", "evaded")  # of detectors whose outliers an attack makes; the second needs a threshold
 GROUPED = ("worst_group", "disparity", "group_sd")  # over the groups of a column: `worst_group/country/clean_accuracy`
 CORRUPTION = ("mean_corruption_error", "untouched_error")  # of data under common corruptions
@@ -146,6 +148,11 @@ def fit_seconds(detector: str) -> str:
 def state_bytes(detector: str) -> str:
     """`state_bytes/knn`"""
     return f"state_bytes/{detector}"
+
+
+def fit_queries(attack: str) -> str:
+    """`fit_queries/substitute`"""
+    return f"fit_queries/{attack}"
 
 
 # ratio -> the cost that it is a ratio of: baseline / own, so that more is better

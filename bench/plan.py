@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
-from bench.contracts import Frozen, Judging
+from bench.contracts import Frozen, Goal, Judging, ThreatModel
 from bench.records import Kind
 
 EXAMINED = "examined"  # argument of the clean pass: at so many samples the gradients are checked
@@ -64,6 +64,7 @@ class DatasetRef(PluginRef):
     digest: str
     size: int  # samples taken
     classes: int
+    images: bool = False  # inputs are (channels, height, width)
 
     @property
     def identity(self) -> Any:
@@ -77,15 +78,19 @@ class EvaluationRef(PluginRef):
     norm: str | None = None
     epsilons: tuple[float, ...] = ()
     knowledge: str | None = None
+    threat: ThreatModel | None = None  # of an attack
     minimal: bool = False
     exclusive: bool = False
     paired: bool = False  # a probe that measures a model against its baseline
     processes: int = 1  # fresh ones, each of which measures it once
+    least_seconds: float = 0.0  # that it takes by its own settings
     hardware: str | None = None  # digest of the hardware that a timing is valid for
     outliers: DatasetRef | None = None
     adversarial: "EvaluationRef | None" = None  # an attack that makes the outliers, of the cell's own samples
     judging: Judging | None = None  # of stochastic models
     keep: str | None = None  # how an attack keeps what it crafts
+    remedy: str = ""  # of an attack that was added where records were suspect: what makes it stronger
+    only: tuple[tuple[str, str], ...] = ()  # (model, data set) that it is made on; none: every one
     crafted_on: str | None = None  # label of the model that an attack is crafted on; None: on the one that is judged
 
     @property
@@ -94,16 +99,33 @@ class EvaluationRef(PluginRef):
         outliers = made.identity if made else None
         judging = self.judging.model_dump() if self.judging else None
         kept = [self.keep] if self.keep else []
-        return [self.kind, *super().identity, self.norm, self.epsilons, self.hardware, outliers, judging, *kept]
+        return [
+            self.kind,
+            *super().identity,
+            self.norm,
+            self.epsilons,
+            self.hardware,
+            outliers,
+            judging,
+            *kept,
+            *self._limits,
+        ]
+
+    @property
+    def _limits(self) -> list[Any]:
+        """What of the threat model is neither in the arguments nor usual."""
+        if self.threat is None or (self.threat.goal is Goal.UNTARGETED and self.threat.budget is None):
+            return []
+        return [self.threat.goal, None if self.threat.budget is None else self.threat.budget.model_dump()]
 
 
 class Fit(Frozen):
-    """What a detector learns about one model: a task before those of its cell. The state is stored by content."""
+    """What a detector or attack learns about one model: a task before those of its cell. Kept by content."""
 
     model: str  # labels: the cell that it belongs to
     dataset: str
     evaluation: str
-    data: DatasetRef  # the inliers it is fitted on
+    data: DatasetRef  # what it is fitted on
     key: str | None = None  # None: the model's weights are not known yet
     state: str | None = None  # digest; None: it has not been fitted yet
     seconds: float | None = None  # that it took; no part of its identity
@@ -204,7 +226,7 @@ class Resolved(Frozen):
             for model in self.models:
                 for dataset in self.datasets:
                     for evaluation in self.evaluations:
-                        if evaluation.exclusive is exclusive and not (evaluation.paired and model.baseline is None):
+                        if evaluation.exclusive is exclusive and _wanted(evaluation, model, dataset):
                             cell = self._cell(model, dataset, evaluation)
                             if only is None or fnmatch.fnmatchcase(cell.label, only):
                                 yield cell
@@ -227,6 +249,13 @@ class Resolved(Frozen):
             threads=self.threads,
             engine=self.engine,
         )
+
+
+def _wanted(evaluation: EvaluationRef, model: ModelRef, dataset: DatasetRef) -> bool:
+    """Whether an evaluation is made on a model and a data set."""
+    if evaluation.paired and model.baseline is None:
+        return False
+    return not evaluation.only or (model.label, dataset.label) in evaluation.only
 
 
 def planned(cells: Sequence[CellPlan]) -> int:

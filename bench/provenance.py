@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench import names
@@ -28,17 +28,26 @@ def sweeps(run: Run) -> list[dict[str, Any]]:
     """
     groups: dict[tuple[str, str, float, str, str], list[tuple[int, str]]] = {}
     for ref in run.resolved.evaluations:
-        for budget in (name for name in BUDGETS if ref.norm and isinstance(ref.args.get(name), int)):
-            rest = json.dumps({name: value for name, value in ref.args.items() if name != budget}, sort_keys=True)
+        for budget, spent, rest in _budgets(ref) if ref.norm else ():
             for epsilon in ref.epsilons:
                 key = (ref.plugin, str(ref.norm), epsilon, budget, rest)
                 metric = names.robust_accuracy(str(ref.norm), ref.label, epsilon)
-                groups.setdefault(key, []).append((ref.args[budget], metric))
+                groups.setdefault(key, []).append((spent, metric))
     return [
         {"attack": plugin, "norm": norm, "epsilon": epsilon, "budget": budget, "points": tuple(sorted(points))}
         for (plugin, norm, epsilon, budget, _), points in groups.items()
         if len({spent for spent, _ in points}) > 1
     ]
+
+
+def _budgets(ref: EvaluationRef) -> Iterator[tuple[str, int, str]]:
+    """Each number that limits an attack, its own argument or the suite's `budget:`: name, value, and all else."""
+    limits = ref.threat.budget.model_dump(exclude_none=True) if ref.threat and ref.threat.budget else {}
+    goal = ref.threat.goal if ref.threat else ""
+    for limiting, others, known in ((ref.args, limits, BUDGETS), (limits, ref.args, ("gradients", "queries"))):
+        for name in (name for name in known if isinstance(limiting.get(name), int)):
+            rest = {key: value for key, value in limiting.items() if key != name}
+            yield name, limiting[name], json.dumps([limiting is limits, rest, others, goal], sort_keys=True)
 
 
 def rerun(run: Run, model: str, dataset: str) -> str:
@@ -97,6 +106,7 @@ def facts(run: Run, row: Row) -> dict[str, dict[str, str]]:
 
 def _evaluation(ref: EvaluationRef) -> str:
     words = [ref.plugin, ref.norm or "", ref.knowledge or ""]
+    words += [] if ref.threat is None else [ref.threat.goal, ref.threat.spends]
     if ref.epsilons:
         words.append(f"ε {', '.join(f'{epsilon:g}' for epsilon in ref.epsilons)}")
     if ref.outliers is not None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bench.contracts import ThreatModel
 from bench.records import Metric, Row
 
 METRICS_PER_ROW = 40  # more make MLflow's tables unreadable; all of them are in the artifact row.json
@@ -96,6 +97,7 @@ def row_runs(publication: Publication) -> Iterator[RunSpec]:
         for row in rows:
             key = (row.model, row.dataset)
             metrics, notes = _figures(row.metrics, METRICS_PER_ROW)
+            notes |= {f"threat/{name}": _threat(threat) for name, threat in row.threats.items()}
             notes |= {"flags": ", ".join(row.flags), "failures": str(len(row.failures))}
             params = {"adapter": fact.adapter, "weights": fact.weights or "none", **publication.params.get(key, {})}
             own = {"row.json": row.model_dump_json(indent=2), **publication.row_files.get(key, {})}
@@ -114,6 +116,10 @@ def evaluation_runs(publication: Publication) -> Iterator[RunSpec]:
         key = (evaluation.model, evaluation.dataset, evaluation.label)
         run = _run(publication, key, notes, evaluation.params, metrics, {}, failed=False)
         yield replace(run, content=_digest(_told(run)))
+
+
+def _threat(threat: ThreatModel) -> str:
+    return f"{threat.goal}, {threat.knowledge}, {threat.spends}"
 
 
 def _run(

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import Field
 
-from bench.contracts import Figure, Frozen
+from bench.contracts import Figure, Frozen, ThreatModel
 
 CLASS = "class"  # the group column that all data have: the label
 REFUSED = -2  # in the place of a class: the model declined to answer
@@ -44,8 +45,10 @@ SAMPLES = pa.schema(
         ),
         pa.field("escaped", pa.bool_(), True, {"doc": "the attack left bounds or ball, and did not count"}),
         pa.field("gain", pa.float64(), True, {"doc": "adversarial gain: change of the answer per share of words"}),
+        pa.field("stopped", pa.bool_(), True, {"doc": "the attack's budget was used up at this sample"}),
         pa.field("forwards", pa.float64(), True, {"doc": "forward passes the attack spent on this sample"}),
         pa.field("backwards", pa.float64(), True, {"doc": "backward passes the attack spent on this sample"}),
+        pa.field("fit_queries", pa.int64(), True, {"doc": "queries of the attack's own fit, once for all samples"}),
         pa.field("gradients", pa.string(), True, {"doc": "of the model, as the attack saw them: exact, surrogate"}),
         pa.field("signs", pa.list_(pa.string()), True, {"doc": "what speaks against its gradients; null: not asked"}),
         pa.field("transferred", pa.bool_(), True, {"doc": "crafted on another model (attacks that transfer)"}),
@@ -134,8 +137,10 @@ class Cell:
     norm: str | None = None
     epsilons: Sequence[float] = ()
     knowledge: str | None = None
+    threat: ThreatModel | None = None  # of an attack, as the suite has it
+    remedy: str = ""  # of an attack that was added where records were suspect
     planned: int = 0  # samples that the suite asks for
-    fit_seconds: float | None = None  # that the detector's fit took, once
+    fit_seconds: float | None = None  # that the fit of the detector or attack took, once
     state_bytes: int | None = None  # that it has to remember
     minimal: bool = False  # the attack looked for the smallest distance: `distance` means something by itself
 
@@ -158,6 +163,7 @@ class Row(Frozen):
     flags: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
     hardware: str | None = None  # digest of the machine behind its timings: they are not ranked across machines
+    threats: dict[str, ThreatModel] = Field(default_factory=dict)  # by NORM/LABEL as in the names of metrics
 
 
 def figures_table(figures: Iterable[Figure], hardware: str | None = None) -> pa.Table:

@@ -1,6 +1,6 @@
 """From names to content: digests of weights, data and source. What a plan is made of."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -14,6 +14,7 @@ from bench.contracts import (
     PairedProbe,
     Plugin,
     Samples,
+    ThreatModel,
     Training,
     attacks,
     certificates,
@@ -22,10 +23,11 @@ from bench.contracts import (
 )
 from bench.data import subset
 from bench.errors import DataError, PluginError
+from bench.escalation import Remedy, escalated
 from bench.names import COST_SUFFIX
 from bench.plan import EXAMINED, DatasetRef, EvaluationRef, Fit, ModelRef, Resolved, content_key
 from bench.plugins import engine_digest, source_digest
-from bench.records import Kind
+from bench.records import Cell, Kind
 from bench.store import Store, digest
 from bench.suite import AttackSpec, DatasetSpec, DetectorSpec, ModelSpec, Suite
 from bench.worker import FitTask, TrainTask
@@ -55,7 +57,7 @@ class Resolver:
     _artefacts: dict[str, bytes | None] = field(default_factory=dict)
 
     def resolve(self) -> tuple[Resolved, list[TrainTask | FitTask]]:
-        """The suite by content, and the trainings and fits of detectors that can start now.
+        """The suite by content, and the trainings and fits that can start now.
 
         Raises DataError, PluginError.
         Call it again when these have ended: further ones may have been waiting for their weights.
@@ -77,6 +79,21 @@ class Resolver:
         )
         resolved = resolved.model_copy(update={"fits": tuple(self._fits(resolved, todo))})
         return resolved, list(todo.values())
+
+    def escalated(self, resolved: Resolved, cells: Iterable[Cell]) -> Resolved:
+        """The suite with the attacks that the records of its own evaluations call for (bench.escalation)."""
+        found: dict[str, tuple[AttackSpec, Remedy]] = {}
+        wanted: dict[str, list[tuple[str, str]]] = {}
+        for spec, remedy, cell in escalated(resolved, cells):
+            found.setdefault(spec.name, (spec, remedy))
+            wanted.setdefault(spec.name, []).append(cell)
+        further = (
+            _attack(spec, self.suite.stochastic).model_copy(
+                update={"remedy": str(remedy), "only": tuple(wanted[label])}
+            )
+            for label, (spec, remedy) in found.items()
+        )
+        return resolved.model_copy(update={"evaluations": (*resolved.evaluations, *further)})
 
     # --- models
 
@@ -125,7 +142,6 @@ class Resolver:
         choice = training.data
         data = self._load(choice.dataset, choice.split, choice.args)
         source = [source_digest(type(training)), *map(_source, adapter.inner_plugins())]
-        source += [source_digest(plugin) for plugin in training.uses]
         recipe = [adapter.name, dict(training.recipe()), *source, versions(adapter)]
         recipe += [self._load(other.dataset, other.split, other.args).digest for other in training.also]
         return content_key("train", recipe, data.digest, parent.training or parent.digest, *self._settings())
@@ -149,6 +165,7 @@ class Resolver:
             stratified=spec.stratified,
             digest=samples.digest,
             classes=len(samples.class_names),
+            images=len(samples.input_shape) == 3,
             size=len(subset(samples.labels, spec.limit, spec.stratified, seed=0)),
         )
 
@@ -168,7 +185,9 @@ class Resolver:
             )
         ]  # fmt: skip
         for spec in asked.attacks:
-            found.append(_attack(spec, self.suite.stochastic))
+            found.append(
+                _attack(spec.model_copy(update={"budget": spec.budget or asked.budget}), self.suite.stochastic)
+            )
         for detection in asked.detectors:
             described = _described(detection.name, detection.build())
             outliers = self._dataset(detection.outliers) if detection.outliers else None
@@ -191,41 +210,53 @@ class Resolver:
             found.append(
                 EvaluationRef(
                     kind=Kind.PROBE, exclusive=probe.exclusive, paired=isinstance(probe, PairedProbe),
-                    processes=probe.process_count(), hardware=hardware, **_described(probing.name, probe),
+                    processes=probe.process_count(), least_seconds=probe.least_seconds(), hardware=hardware,
+                    **_described(probing.name, probe),
                 )
             )  # fmt: skip
         return tuple(found)
 
     def _fits(self, resolved: Resolved, todo: dict[str, TrainTask | FitTask]) -> Iterator[Fit]:
-        """What each detector learns about each model, done or not; what can be done now is added to `todo`."""
+        """What is learnt about each model, done or not; what can be done now is added to `todo`."""
         evaluations = {ref.label: ref for ref in resolved.evaluations}
-        for detection in self.suite.evaluations.detectors:
-            if not detectors.get(detection.detector).fits:
-                continue
-            labels = [detection.name, detection.name + COST_SUFFIX] if detection.cost else [detection.name]
-            for spec in self.suite.datasets:
-                data = self._fit_data(detection, spec)
+        for learner, labels in self._learners():
+            for spec, attacked in zip(self.suite.datasets, resolved.datasets, strict=True):
+                data = self._fit_data(learner, spec)
+                if isinstance(learner, AttackSpec) and data.digest == attacked.digest:
+                    raise PluginError(
+                        f"attack '{learner.name}' would learn from the samples of '{spec.name}' that it attacks",
+                        "name data that the suite does not attack under its `fit_on:`, another split say",
+                    )
                 for model in resolved.models:
-                    fit, task = self._fit(model, data, evaluations[detection.name])
+                    fit, task = self._fit(model, data, evaluations[learner.name])
                     if task:
                         todo.setdefault(task.key, task)
                     for label in labels:
                         yield fit.model_copy(update={"dataset": spec.name, "evaluation": label})
 
-    def _fit_data(self, detection: DetectorSpec, spec: DatasetSpec) -> DatasetRef:
-        if detection.fit_on is not None:
-            return self._dataset(detection.fit_on)
+    def _learners(self) -> Iterator[tuple[AttackSpec | DetectorSpec, list[str]]]:
+        """What has to be fitted, and the labels of the evaluations that it is fitted for."""
+        for attack in self.suite.evaluations.attacks:
+            if attacks.get(attack.attack).fits:
+                yield attack, [attack.name]
+        for detection in self.suite.evaluations.detectors:
+            if detectors.get(detection.detector).fits:
+                yield detection, [detection.name, *([detection.name + COST_SUFFIX] if detection.cost else [])]
+
+    def _fit_data(self, learner: AttackSpec | DetectorSpec, spec: DatasetSpec) -> DatasetRef:
+        if learner.fit_on is not None:
+            return self._dataset(learner.fit_on)
         return self._dataset(spec.model_copy(update={"split": "train", "limit": None}))
 
-    def _fit(self, model: ModelRef, data: DatasetRef, detector: EvaluationRef) -> tuple[Fit, FitTask | None]:
+    def _fit(self, model: ModelRef, data: DatasetRef, ref: EvaluationRef) -> tuple[Fit, FitTask | None]:
         fit = Fit(model=model.label, dataset="", evaluation="", data=data)
         if model.training and model.weights is None:
             return fit, None
-        learner = [detector.plugin, detector.args, detector.source, detector.versions]
+        learner = [ref.plugin, ref.args, ref.source, ref.versions]
         key = content_key("fit", model.identity, learner, data.identity, *self._settings(), engine_digest())
         if (state := self.store.trained(key)) is None:
-            label = f"{detector.label} on {model.label}"
-            return fit.model_copy(update={"key": key}), FitTask(key, label, model, detector, data, *self._settings())
+            label = f"{ref.label} on {model.label}"
+            return fit.model_copy(update={"key": key}), FitTask(key, label, model, ref, data, *self._settings())
         seconds, size = self.store.cost(key)
         return fit.model_copy(update={"key": key, "state": state, "seconds": seconds, "size": size}), None
 
@@ -240,9 +271,12 @@ def versions(plugin: Plugin) -> dict[str, str]:
 
 def _attack(spec: AttackSpec, judging: Judging) -> EvaluationRef:
     attack = spec.build()
-    return EvaluationRef(
-        kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons,
+    threat = ThreatModel(
+        norm=spec.norm, epsilons=spec.epsilons, goal=spec.goal, budget=spec.budget, allowance=attack.allowance,
         knowledge=Knowledge.TRANSFER if spec.crafted_on else attack.knowledge,
+    )  # fmt: skip
+    return EvaluationRef(
+        kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons, knowledge=threat.knowledge, threat=threat,
         minimal=attack.minimal, crafted_on=spec.crafted_on, judging=judging, keep=spec.keep,
         **_described(spec.name, attack),
     )  # fmt: skip

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from bench import names
+from bench.contracts import ThreatModel
 from bench.metrics.corruption import with_baselines
 from bench.metrics.curves import Curves, curves
 from bench.metrics.efficiency import with_ratios
@@ -18,7 +19,7 @@ from bench.metrics.groups import with_groups, without_column
 from bench.metrics.rows import rows as rows_of_cells
 from bench.metrics.scores import with_scores
 from bench.metrics.separation import Separation, separation
-from bench.plan import PluginRef
+from bench.plan import EvaluationRef
 from bench.publication import DatasetFact, Evaluation, ModelFact, Publication
 from bench.records import SAMPLES, Cell, Row
 from bench.runs import Run
@@ -27,8 +28,7 @@ from bench.suite import Leaderboard
 DERIVED = (
     "attack_success",
     *names.OF_PASSES,
-    "forwards",
-    "backwards",
+    *names.PASSES,
 )  # where there is room for few: least
 
 # The schema of `gauntlet records`: what was evaluated, then the columns of bench.records.SAMPLES.
@@ -107,6 +107,16 @@ def analysis(run: Run, only: str | None = None) -> Analysis:
 def leaderboard(run: Run) -> Leaderboard:
     """How the suite wants its results shown."""
     return Leaderboard.model_validate(yaml.safe_load(run.read("resolved.yaml"))["leaderboard"])
+
+
+def shown(run: Run) -> tuple[str, ...]:
+    """The columns that the suite wants, and those of attacks that were added where its figures were suspect."""
+    columns = leaderboard(run).shown
+    added = [ref for ref in run.resolved.evaluations if ref.remedy] if columns else []
+    return (
+        *columns,
+        *(names.robust_accuracy(str(ref.norm), ref.label, epsilon) for ref in added for epsilon in ref.epsilons),
+    )
 
 
 def export(run: Run, path: Path, only: str | None = None) -> int:
@@ -203,8 +213,15 @@ def _singles(run: Run) -> Iterator[Evaluation]:
         yield Evaluation(cell.model, cell.dataset, cell.evaluation, own, _told(refs[cell.evaluation]))
 
 
-def _told(ref: PluginRef) -> Mapping[str, object]:
-    return {"plugin": ref.plugin, **ref.args}
+def _told(ref: EvaluationRef) -> Mapping[str, object]:
+    return {"plugin": ref.plugin, **ref.args, **({} if ref.threat is None else _threat(ref.threat))}
+
+
+def _threat(threat: ThreatModel) -> dict[str, object]:
+    """A threat model as parameters of MLflow."""
+    told = {"epsilons": ", ".join(f"{epsilon:g}" for epsilon in threat.epsilons), "budget": threat.spends}
+    told |= {name: str(getattr(threat, name)) for name in ("norm", "goal", "knowledge")}
+    return {f"threat/{name}": value for name, value in told.items()}
 
 
 def _records(run: Run, row: Row) -> dict[str, Path | str]:

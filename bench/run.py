@@ -142,25 +142,40 @@ class _Job:
         self.timings = Timings(self.options.output / "timings.json")
 
     def do(self, resolver: Resolver, resolved: Resolved, trainings: list[TrainTask | FitTask]) -> None:
-        cells = list(resolved.cells(self.options.only))
-        if not trainings and next(self._missing_jobs(iter(cells)), None) is None:
-            self.display.note(f"{self.run.submission}: everything is in the store already")
+        with contextlib.ExitStack() as around:
+            idle = not trainings and not self._lacks(resolved)
+            if not idle:
+                self._hire(around)
+                while trainings := [task for task in trainings if task.key not in self._untrained]:
+                    self._train(trainings)
+                    resolved, trainings = resolver.resolve()
+                self.run.set_resolved(resolved)
+                self._measure(list(resolved.cells(self.options.only)))
+            if self.suite.evaluations.escalate:
+                further = resolver.escalated(resolved, self.run.cells())
+                self.run.set_resolved(further)
+                if self._lacks(further):
+                    idle = False
+                    self._hire(around)
+                    self._measure([cell for cell in further.cells(self.options.only) if cell.evaluation.remedy])
+            if idle:
+                self.display.note(f"{self.run.submission}: everything is in the store already")
+
+    def _lacks(self, resolved: Resolved) -> bool:
+        """Whether anything of it is yet to be measured."""
+        return next(self._missing_jobs(resolved.cells(self.options.only)), None) is not None
+
+    def _hire(self, around: contextlib.ExitStack) -> None:
+        """Start workers, unless there are some."""
+        if self.workforce is not None or self._cluster is not None:
             return
+        self.display.note(f"{self.run.submission}: starting workers")
         resources = self.suite.resources
         share = Share(resources.cpus_per_worker, resources.gpus_per_worker)
-        with contextlib.ExitStack() as around:
-            if self.workforce is None:
-                self.display.note(f"{self.run.submission}: starting workers")
-                ours = cluster(self.options.address, self.options.workers, share)
-                self._cluster = around.enter_context(ours)
-            while trainings := [task for task in trainings if task.key not in self._untrained]:
-                self._train(trainings)
-                resolved, trainings = resolver.resolve()
-            self.run.set_resolved(resolved)
-            self._measure(list(resolved.cells(self.options.only)))
+        self._cluster = around.enter_context(cluster(self.options.address, self.options.workers, share))
 
     def _train(self, trainings: list[TrainTask | FitTask]) -> None:
-        """Trainings of models, and fits of detectors: what has to be made before anything can be measured."""
+        """Trainings and fits of detectors and attacks: what has to be made before anything can be measured."""
         jobs: list[AnyJob] = [TrainJob(task) if isinstance(task, TrainTask) else FitJob(task) for task in trainings]
         self.display.phase()
         for job in jobs:
@@ -242,7 +257,7 @@ class _Job:
             sink,
             workers=1 if alone else lambda: joined.room(without=avoided()),
             startup=DRAINING if alone else STARTUP,
-            timeout=self.suite.resources.timeout,
+            timeout=lambda job: self.suite.resources.timeout + job.least_seconds,
             retries=self.suite.resources.retries,
             canceled=self.stop,
         ).run(jobs)

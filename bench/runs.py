@@ -125,6 +125,8 @@ class Run:
                 norm=ref.norm,
                 epsilons=ref.epsilons,
                 knowledge=ref.knowledge,
+                threat=ref.threat,
+                remedy=ref.remedy,
                 minimal=ref.minimal,
                 planned=plan.size,
                 fit_seconds=plan.fit.seconds if plan.fit else None,

@@ -35,6 +35,7 @@ from bench.suite_parts import (
     default_label,
 )
 from bench.suite_texts import unsuited
+from bench.suite_threats import unstated
 from bench.suite_words import leaves, model_in, troubles
 from bench.suite_yaml import Document, Finding, Keys, describe
 
@@ -73,10 +74,15 @@ class Checks:
                 if kind == "detector":
                     self.plugin((*keys, "outliers"), entry.get("outliers"), "dataset")
                     self.plugin((*keys, "adversarial"), entry.get("adversarial"), "attack")
-                    self.detector(keys, entry)
+                if kind in ("attack", "detector"):
+                    self.learner(keys, entry, kind)
         self.unique("evaluations", labels)
         for keys, message in unsuited(self.entries("datasets"), [*self.entries("evaluations", "attacks")]):
             self.find((*keys, "attack"), message)
+        evaluations = self.document.data.get("evaluations")
+        budget = evaluations.get("budget") if isinstance(evaluations, dict) else None
+        for keys, message in unstated(self.entries("evaluations", "attacks"), budget):
+            self.find(keys, message)
         self.baselines()
         self.surrogates()
         self.unique("models", [(keys, entry.get("name")) for keys, entry in self.entries("models")])
@@ -177,11 +183,13 @@ class Checks:
                 given.setdefault(stray, entry[stray])
         self.arguments(cls, given, keys, kind)
 
-    def detector(self, keys: Keys, entry: dict[str, Any]) -> None:
-        """Check what a detector is fitted on: named in its place, or the split `train` of each data set."""
-        known = REGISTRIES["detectors"]
-        if not isinstance(name := entry.get("detector"), str) or name not in known:
+    def learner(self, keys: Keys, entry: dict[str, Any], kind: str) -> None:
+        """Check what a detector or attack is fitted on: named in its place, or the split `train` of each data set."""
+        known = REGISTRIES[f"{kind}s"]
+        if not isinstance(name := entry.get(kind), str) or name not in known:
             return
+        if kind == "attack" and known.get(name).fits and entry.get("crafted_on") is not None:
+            self.find((*keys, "crafted_on"), f"'{name}' crafts on a model of its own: remove it", of_key=True)
         if entry.get("fit_on") is not None:
             self.plugin((*keys, "fit_on"), entry["fit_on"], "dataset")
             if not known.get(name).fits:
@@ -192,7 +200,7 @@ class Checks:
                 splits = every.get(chosen).splits if isinstance(chosen, str) and chosen in every else ()
                 if splits and "train" not in splits:
                     message = f"needs `fit_on:`: the data set '{chosen}' has no split 'train' to fit '{name}' on"
-                    self.find((*keys, "detector"), message)
+                    self.find((*keys, kind), message)
 
     def surrogates(self) -> None:
         """Each `crafted_on:` is a model of the suite."""

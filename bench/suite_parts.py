@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from bench import contracts, names
-from bench.contracts import Adapter, Attack, Certificate, Dataset, Detector, Judging, Keep, Norm, Probe
+from bench.contracts import Adapter, Attack, Budget, Certificate, Dataset, Detector, Goal, Judging, Keep, Norm, Probe
 from bench.suite_board import LABEL
 from bench.suite_board import Leaderboard as Leaderboard
 from bench.suite_part import MAX_ENTRIES, Part
@@ -126,12 +126,18 @@ class AttackSpec(Part):
     """How distance is measured: l0, l1, l2 or linf."""
     epsilons: Epsilons = ()
     """Radii of the ball in input units. May be left out for attacks that look for the smallest distance."""
+    goal: Goal = Goal.UNTARGETED
+    """`untargeted`, any wrong class; or one class for each sample: `runner_up`, `least_likely` or `random`."""
+    budget: Budget | None = None
+    """What it may spend on a sample at an epsilon: `gradients`, `queries`, `seconds`. Left out: all it asks for."""
     keep: Keep | None = None
     """Keep what it crafts as data: `exact`, or `8bit` (rounded, a quarter of the size). Left out: nothing."""
     args: Arguments = Field(default_factory=dict)
     """Arguments of the attack."""
     crafted_on: Label | None = None
     """Name of the model of this suite that is attacked in the place of each model, which then judges: transfer."""
+    fit_on: DatasetSpec | None = None
+    """What the attacker has to learn from, if it learns. Left out: the split `train` of each data set of the suite."""
 
     def build(self) -> Attack:
         """The attack. Raises PluginError or pydantic's ValidationError."""
@@ -182,8 +188,13 @@ class DetectorSpec(Part):
             raise ValueError("a detector has either `outliers:` (a data set) or `adversarial:` (an attack)")
         if self.adversarial is not None:
             few = len(self.adversarial.epsilons)
-            if few > 1 or (few == 0 and not contracts.attacks.get(self.adversarial.attack).minimal):
+            attack = contracts.attacks.get(self.adversarial.attack)
+            if few > 1 or (few == 0 and not attack.minimal):
                 raise ValueError(f"adversarial: needs exactly one epsilon, got {few}")
+            if self.adversarial.goal is not Goal.UNTARGETED or self.adversarial.budget is not None:
+                raise ValueError("adversarial: knows neither `goal` nor `budget`: the attack takes any class, in full")
+            if attack.fits:
+                raise ValueError(f"adversarial: '{attack.name}' learns about the model first: take another attack")
         return self
 
     def build(self) -> Detector:
@@ -215,6 +226,10 @@ class Evaluations(Part):
 
     attacks: Annotated[tuple[AttackSpec, ...], Field(max_length=MAX_ENTRIES)] = ()
     """Does it break?"""
+    budget: Budget | None = None
+    """What each attack may spend that has no `budget` of its own: a leaderboard at equal budget."""
+    escalate: bool = False
+    """Whether a model whose figures are suspect is attacked again, by stronger attacks than the suite names."""
     probes: Annotated[tuple[ProbeSpec, ...], Field(max_length=MAX_ENTRIES)] = ()
     """What does it cost?"""
     detectors: Annotated[tuple[DetectorSpec, ...], Field(max_length=MAX_ENTRIES)] = ()
@@ -239,12 +254,15 @@ class Evaluations(Part):
                 found |= dict.fromkeys(f"{share}/{here}/{epsilon:g}" for share in names.OF_PASSES)
                 if spec.keep:
                     found[names.quantised(metric)] = None
-                worst.setdefault(spec.norm, {})[epsilon] = None
+                if spec.goal is Goal.UNTARGETED:
+                    worst.setdefault(spec.norm, {})[epsilon] = None
             if contracts.attacks.get(spec.attack).minimal or not spec.epsilons:
                 found[names.median_distance(spec.norm, spec.name)] = None
             if contracts.attacks.get(spec.attack).tokens:
                 found[names.adversarial_gain(spec.norm, spec.name)] = None
-            found |= dict.fromkeys((f"forwards/{here}", f"backwards/{here}"))
+            found |= dict.fromkeys(f"{spent}/{here}" for spent in names.PASSES)
+            if contracts.attacks.get(spec.attack).fits:
+                found |= dict.fromkeys(f"{metric}/{spec.name}" for metric in names.LEARNT)
         for probe in self.probes:
             for figure in contracts.probes.get(probe.probe).figures():
                 found[f"{figure}/{probe.name}" if figure in found else figure] = None
@@ -279,7 +297,7 @@ class Resources(Part):
     batch_size: Annotated[int, Field(gt=0)] = 256
     """Samples in a task."""
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
-    """Seconds that a task may take."""
+    """Seconds that a task may take, beside those that a probe is told to last."""
     retries: Annotated[int, Field(ge=0)] = 2
     """How often a task is tried again before it counts as failed."""
 

@@ -17,6 +17,7 @@ from bench.contracts import Classifier, Gradients
 from bench.swift_layers import replaced, simplified
 
 AGREEMENT = 1e-4  # of the largest logit: by so much the logits may differ
+STEEPNESS = 1e-3  # of its length: by so much the gradient may differ, for most samples
 SAMPLES = 8  # inputs on which that is checked
 
 Made = tuple[nn.Module, torch.jit.ScriptModule]  # the copy and the program
@@ -97,15 +98,19 @@ def _make(module: nn.Module, sample: Tensor) -> Made:
 
 
 def _agree(model: Classifier, found: Swift, sample: Tensor) -> bool:
-    """Logits with and without a gradient, of one row and of many, and the gradient itself."""
+    """Logits with and without a gradient, of one row and of many, and the gradient itself.
+
+    Where several inputs of a maximum are equal, rounding decides which gets the gradient, and each is right: a few
+    samples may differ, up to half the length of the gradient.
+    """
     expected, slope = _pass(model, sample)
     got, its_slope = _pass(found, sample)
     with torch.no_grad():
         without = torch.cat([found.logits(sample[:1]) - model.logits(sample[:1]), found.logits(sample) - expected])
     room = AGREEMENT * float(expected.abs().max())
     near = max(float((got - expected).abs().max()), float(without.abs().max()))
-    steep = float((its_slope - slope).abs().max()) <= 1e-2 * float(slope.abs().max())
-    return near <= room and steep
+    apart = (its_slope - slope).flatten(1).norm(dim=1) / slope.flatten(1).norm(dim=1).clamp(min=1e-30)
+    return near <= room and float(apart.median()) <= STEEPNESS and float(apart.max()) <= 0.5
 
 
 def _pass(model: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,6 +41,7 @@ from bench.publication import ModelFact, Publication, RunSpec, cut, evaluation_r
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
+    from mlflow.entities import Metric as Figure
 
 WAIT = 3.0  # seconds that a server has to say that it is there
 CONTENT = "gauntlet.content"  # tag, written last: the digest of what a run was made from
@@ -320,8 +321,7 @@ def _write(client: "MlflowClient", run_id: str, run: RunSpec, model_id: str | No
     client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "evaluation")])])
     _upload(client, run_id, run.files)
     figures = [Figure(key, value, now, 0, model_id, name, digest) for key, value in run.metrics.items()]
-    for key, curve in run.curves.items():
-        figures += [Figure(key, value, now, step) for step, value in enumerate(curve, 1) if math.isfinite(value)]
+    figures += _points(run.curves, now)
     params = [Param(key, value) for key, value in run.params.items()]
     tags = [RunTag(key, cut(value, 7_900)) for key, value in {**run.tags, CONTENT: run.content}.items() if value]
     for start in range(0, max(len(figures), len(params), len(tags)), 100):
@@ -329,6 +329,28 @@ def _write(client: "MlflowClient", run_id: str, run: RunSpec, model_id: str | No
         client.log_batch(run_id, metrics=figures[part], params=params[part], tags=tags[part])
     client.set_terminated(run_id, "FAILED" if run.failed else "FINISHED")
     return run_id
+
+
+def write_curves(client: "MlflowClient", experiment_id: str, name: str, curves: Mapping[str, Sequence[float]]) -> str:
+    """A run that holds the curves of a training, a step an epoch; returns its id."""
+    run_id = str(client.create_run(experiment_id, run_name=name).info.run_id)
+    points = _points(curves, int(time.time() * 1000))
+    for start in range(0, len(points), 1000):
+        client.log_batch(run_id, metrics=points[start : start + 1000])
+    client.set_terminated(run_id, "FINISHED")
+    return run_id
+
+
+def _points(curves: Mapping[str, Sequence[float]], now: int) -> "list[Figure]":
+    """Steps are counted from 1. MLflow cannot plot what is not finite, so those points are left out."""
+    from mlflow.entities import Metric as Figure
+
+    return [
+        Figure(key, value, now, step)
+        for key, curve in curves.items()
+        for step, value in enumerate(curve, 1)
+        if math.isfinite(value)
+    ]
 
 
 def _upload(client: "MlflowClient", run_id: str, files: Mapping[str, Path | str]) -> None:

@@ -121,7 +121,31 @@ def publish(run: Run, found: Analysis, uri: str | None, owner: str | None = None
     files = artifacts(run, found, shown)
     done = tracking.publish(results.publication(run, found.rows, owner or getpass.getuser(), note, *files), where)
     what = f"{done.created} runs logged" if done.created else "logged already"
-    return [f"MLflow: {what} to experiment '{run.resolved.suite}'", f"browse: {tracking.ui_command(where)}"]
+    told = [f"MLflow: {what} to experiment '{run.resolved.suite}'", *register_trained(run, where, owner)]
+    return [*told, f"browse: {tracking.ui_command(where)}"]
+
+
+def register_trained(run: Run, uri: str, owner: str | None = None) -> list[str]:
+    """Put every model that a recipe trained into the registry, as SUITE.MODEL with the curves of its training.
+
+    The same weights are the same version, however often this is called. Returns what the user is told. Raises
+    TrackingError.
+    """
+    prepare()
+    suite, kept, told = run.resolved.suite, 0, []
+    for ref in run.resolved.models:
+        curves = run.store.curves(ref.training) if ref.training else {}
+        if ref.weights is None or not curves:
+            continue  # weights that nobody trained here: a file's, or made of another model's
+        name, args = f"{suite}.{ref.label}", {**ref.args, "weights": f"{ref.label}.safetensors"}
+        try:
+            models.register(name, ref.plugin, args, run.store.blob(ref.weights), uri, owner=owner, curves=curves)
+            kept += 1
+        except PluginError as problem:
+            told.append(f"not registered: {name}: {problem}")
+    if kept:
+        told.append(f"registered: {kept} trained models, as {suite}.MODEL (`gauntlet models list`)")
+    return told
 
 
 def view(run: Run, found: Analysis) -> View:
@@ -131,7 +155,7 @@ def view(run: Run, found: Analysis) -> View:
     return View(
         run.resolved.suite,
         run.submission,
-        wanted.shown,
+        results.shown(run),
         wanted.rank_by,
         wanted.direction,
         separations=found.separations,
@@ -278,6 +302,17 @@ def check_adapter(
     return conformance.check(built, data)
 
 
+def arguments(assignments: Sequence[str]) -> dict[str, Any]:
+    """`KEY=VALUE`, the value as YAML. Raises SuiteError."""
+    found: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise SuiteError([Mistake(f"--set {assignment}", "", "must be KEY=VALUE")])
+        found[key] = yaml.safe_load(value)
+    return found
+
+
 def _adapter(
     name: str, assignments: Sequence[str], weights: Path | None, modules: Sequence[str]
 ) -> tuple[Adapter, bytes | None]:
@@ -285,20 +320,15 @@ def _adapter(
     for module in modules:
         path = Path(module)
         plugins.load_source(plugins.read_source(path.name, path.parent))
-    arguments: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals:
-            raise SuiteError([Mistake(f"--set {assignment}", "", "must be KEY=VALUE")])
-        arguments[key] = yaml.safe_load(value)
+    given = arguments(assignments)
     if weights is not None:
         if not weights.is_file():
             raise OperatorError(f"no file {weights}", "--weights names the file with the model's weights")
-        arguments["weights"] = str(weights)
+        given["weights"] = str(weights)
     try:
-        built = adapters.build(name, arguments)
+        built = adapters.build(name, given)
     except ValidationError as problem:
-        found = suite_words.troubles(problem, arguments, adapters.get(name))
+        found = suite_words.troubles(problem, given, adapters.get(name))
         raise SuiteError([Mistake(f"adapter '{name}'", ".".join(map(str, t.keys)), t.message) for t in found]) from None
     return built, None if weights is None else weights.read_bytes()
 

@@ -24,6 +24,18 @@ class Knowledge(StrEnum):
     DECISION = "decision"
 
 
+class Goal(StrEnum):
+    """What an attacker wants: any wrong class, or one class for each sample.
+
+    `runner_up` and `least_likely` are read off the scores of the untouched input, `random` is drawn for the sample.
+    """
+
+    UNTARGETED = "untargeted"
+    RUNNER_UP = "runner_up"
+    LEAST_LIKELY = "least_likely"
+    RANDOM = "random"
+
+
 class Gradients(StrEnum):
     """Whether `logits` can be differentiated with respect to its input.
 

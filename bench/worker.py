@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench import contracts, detection, measure, plugins
-from bench.contracts import Classifier, Detector, Keep, PairedProbe, Report, Samples
+from bench.contracts import Attack, Classifier, Detector, Goal, Keep, Learner, PairedProbe, Report, Samples
 from bench.data import subset
 from bench.errors import DataError, GauntletError, PluginError
 from bench.gpu import exact_arithmetic
@@ -27,7 +27,7 @@ from bench.store import digest
 
 MODELS = 2  # loaded at once, at the most; the one not used for longest goes
 DATASETS = 4
-DETECTORS = 2  # fitted ones
+LEARNERS = 2  # fitted detectors and attacks
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ class TrainTask:
 
 @dataclass(frozen=True)
 class FitTask:
-    """The fitting of a detector to one model: one task, whose result is stored by content."""
+    """The fitting of a detector or an attack to one model: one task, whose result is stored by content."""
 
     key: str
     label: str
     model: ModelRef
-    detector: EvaluationRef
+    learner: EvaluationRef
     data: DatasetRef
     seed: int
     threads: int
@@ -114,7 +114,7 @@ class Worker:
     fetch: Callable[[str], bytes]
     device: str = "cpu"
     _models: "OrderedDict[str, tuple[Classifier, bytes | None]]" = field(default_factory=OrderedDict)
-    _detectors: "OrderedDict[str, Detector]" = field(default_factory=OrderedDict)
+    _learners: "OrderedDict[str, Learner]" = field(default_factory=OrderedDict)
     _samples: "OrderedDict[str, tuple[Samples, NDArray[np.int64]]]" = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
@@ -146,14 +146,13 @@ class Worker:
         return replace(outcome, curves=noted.curves) if isinstance(outcome, Measured) else outcome
 
     def fit(self, task: FitTask, report: Report) -> Outcome:
-        """Fit a detector; the state is the outcome's data."""
+        """Fit a detector or an attack; the state is the outcome's data."""
         torch.set_num_threads(task.threads)
 
         def make() -> bytes:
             model, _ = self._model(task.model)
             samples, chosen = self._dataset(task.data)
-            detector = contracts.detectors.build(task.detector.plugin, task.detector.args)
-            return detection.fitted(detector, model, samples, chosen, task.seed, report)
+            return detection.fitted(_learner(task.learner), model, samples, chosen, task.seed, report)
 
         return self._guarded(make, task.model)
 
@@ -183,13 +182,16 @@ class Worker:
             examined = int(ref.args.get(EXAMINED, 0)) - task.start
             return measure.clean(model, samples, indices, max(0, examined), ref.judging or measure.ONCE)
         if ref.kind is Kind.ATTACK:
-            attack = contracts.attacks.build(ref.plugin, {**ref.args, "norm": ref.norm})
+            attack = self._learnt(cell)
+            assert isinstance(attack, Attack)
             purpose = repr(ref.identity[:3])
             judging, keep = ref.judging or measure.ONCE, None if ref.keep is None else Keep(ref.keep)
             surrogate = self._model(cell.surrogate)[0] if cell.surrogate else None
+            threat = ref.threat
             return measure.attacked(
-                attack, ref.epsilons, purpose, model, samples, indices, cell.seed, judging, keep, surrogate
-            )
+                attack, ref.epsilons, purpose, model, samples, indices, cell.seed, judging, keep, surrogate,
+                goal=threat.goal if threat else Goal.UNTARGETED, budget=threat.budget if threat else None,
+            )  # fmt: skip
         if ref.kind is Kind.CERTIFICATE:
             certificate = contracts.certificates.build(ref.plugin, {**ref.args, "norm": ref.norm})
             return measure.certified(certificate, ref.epsilons, model, samples, indices, ref.judging or measure.ONCE)
@@ -198,7 +200,8 @@ class Worker:
             if cell.baseline is not None and isinstance(probe, PairedProbe):
                 return measure.compared(probe, model, self._model(cell.baseline)[0], samples, ref.hardware)
             return measure.probed(probe, model, samples, artefact, ref.hardware)
-        detector = self._detector(cell)
+        detector = self._learnt(cell)
+        assert isinstance(detector, Detector)
         if ref.kind is Kind.COST:
             return detection.cost(ref.label, detector, model, samples, chosen, cell.seed, ref.hardware)
         parts = [detection.detected(detector, False, model, samples, indices, cell.seed)] if len(indices) else []
@@ -234,19 +237,18 @@ class Worker:
         self._models.move_to_end(key)
         return self._models[key]
 
-    def _detector(self, cell: CellPlan) -> Detector:
-        """The cell's detector, with what its fit has learnt."""
+    def _learnt(self, cell: CellPlan) -> Learner:
+        """The cell's attack or detector, with what its fit has learnt."""
         ref, state = cell.evaluation, cell.fit.state if cell.fit else None
-        detector = contracts.detectors.build(ref.plugin, ref.args)
         if state is None:
-            return detector
-        key = repr((ref.plugin, ref.args, state))
-        if key not in self._detectors:
-            while len(self._detectors) >= DETECTORS:
-                self._detectors.popitem(last=False)
-            self._detectors[key] = detector.restore(self._bytes(state))
-        self._detectors.move_to_end(key)
-        return self._detectors[key]
+            return _learner(ref)
+        key = repr((ref.plugin, ref.args, ref.norm, state))
+        if key not in self._learners:
+            while len(self._learners) >= LEARNERS:
+                self._learners.popitem(last=False)
+            self._learners[key] = _learner(ref).restore(self._bytes(state))
+        self._learners.move_to_end(key)
+        return self._learners[key]
 
     def _forget(self, ref: ModelRef | None) -> None:
         """Load the model anew for the next task: this one may have been left in any state."""
@@ -273,3 +275,10 @@ class Worker:
             self._samples[key] = samples, subset(samples.labels, ref.limit, ref.stratified, seed=0)
         self._samples.move_to_end(key)
         return self._samples[key]
+
+
+def _learner(ref: EvaluationRef) -> Learner:
+    """The attack or detector, which has learnt nothing yet."""
+    if ref.kind is Kind.ATTACK:
+        return contracts.attacks.build(ref.plugin, {**ref.args, "norm": ref.norm})
+    return contracts.detectors.build(ref.plugin, ref.args)

@@ -1,10 +1,15 @@
-"""The face under load: many users hand in, list and look at submissions at the same time.
+"""The whole service under load: many users hand in suites of many all but empty tasks, and look at them.
 
-    python benchmarks/service_load.py [--users 20] [--submissions 10] [--database URL]
+    python benchmarks/service_load.py [--users 20] [--submissions 10] [--tasks 50] [--workers 2] [--database URL]
+                                      [--face-only]
 
-The face is a process of its own (`gauntlet serve`), and each user stays below its rate limit; each
-user is a thread with a client of its own, which hands in so many suites and looks at each twice. No dispatcher is at
-work. Prints the seconds of each kind of request, as Markdown, and the face's memory before and after.
+The face (`gauntlet serve`) and the dispatcher (`gauntlet dispatch`, with a Ray of its own) are processes of their own.
+Each user is a thread with a client of its own that stays below its rate limit. It hands in so many suites, looks at
+each twice, and then looks at all of its own every second until they have ended. Half of a suite's tasks (one image
+each: FGSM on a small CNN, at a budget that no other suite has) are new, half of them (the clean images) stand in the
+store after the first suite. Prints, as Markdown: the seconds of each kind of request, tasks per second, the memory of
+both processes, and Jain's index of the seconds of workers that users had got when half of the new tasks were done.
+With --face-only no dispatcher is at work.
 """
 
 import argparse
@@ -17,28 +22,140 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 import requests
+import yaml
+from sqlalchemy import func, select
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.client import Client
 from bench.service.access import Access, Role
-from bench.service.database import Database
+from bench.service.database import Attempt, Database, State, Submission, Usage
 
 ROOT = Path(__file__).parents[1]
-SUITE = (ROOT / "suites" / "quickstart.yaml").read_bytes()
-PAUSE = 0.2  # seconds between a user's requests: five per second
+PAUSE = 0.2  # seconds between a user's requests while it hands in: five per second
+LOOK = 1.0  # seconds between two looks afterwards
+
+
+def suite(number: int, tasks: int) -> bytes:
+    """One whose attack no other one has."""
+    attack = {"attack": "fgsm", "norm": "linf", "epsilons": [round(0.01 + number * 1e-5, 5)]}
+    given = {
+        "name": "load",
+        "models": [{"name": "cnn", "adapter": "small_cnn", "args": {"epochs": 2}}],
+        "datasets": [{"dataset": "digits", "limit": tasks}],
+        "evaluations": {"attacks": [attack]},
+        "resources": {"batch_size": 1},
+    }
+    return yaml.safe_dump(given, sort_keys=False).encode()
+
+
+@dataclass
+class Load:
+    """What the users did, and what was seen meanwhile."""
+
+    given: argparse.Namespace
+    url: str
+    database: Database
+    processes: dict[str, psutil.Process]
+    took: dict[str, list[float]] = field(default_factory=lambda: {"submit": [], "show": [], "list": []})
+    problems: list[str] = field(default_factory=list)
+    peak: dict[str, int] = field(default_factory=dict)
+    halfway: list[float] = field(default_factory=list)  # seconds of workers, by user
+
+    def timed(self, kind: str, act: Callable[[], Any], pause: float) -> Any:
+        began = time.perf_counter()
+        done = act()
+        self.took[kind].append(time.perf_counter() - began)
+        time.sleep(pause)
+        return done
+
+    def user(self, number: int, token: str) -> None:
+        client, mine = Client(self.url, token), set()
+        count = self.given.submissions
+        try:
+            for index in range(count):
+                text = suite(number * count + index, self.given.tasks)
+                made = self.timed("submit", lambda text=text: client.submit(text), PAUSE)["id"]
+                mine.add(made)
+                self.timed("show", lambda made=made: client.get(made), PAUSE)
+                self.timed("list", client.submissions, PAUSE)
+            while not self.given.face_only and mine:
+                mine -= {row["id"] for row in self.timed("list", client.submissions, LOOK) if row["ended"]}
+                for one in list(mine)[:1]:
+                    self.timed("show", lambda one=one: client.get(one), LOOK)
+        except Exception as problem:  # noqa: BLE001 - told below
+            self.problems.append(f"{type(problem).__name__}: {problem}")
+
+    def watch(self, over: threading.Event) -> None:
+        """Memory, and who has got how much when half is done."""
+        half = self.given.users * self.given.submissions * self.given.tasks / 2
+        while not over.wait(0.5):
+            for name, process in self.processes.items():
+                self.peak[name] = max(self.peak.get(name, 0), process.memory_info().rss)
+            with self.database.reading() as session:
+                usage = list(session.execute(select(Usage.owner, Usage.seconds, Usage.tasks)))
+            if not self.halfway and sum(tasks for _, _, tasks in usage) > half:
+                got = {owner: seconds for owner, seconds, _ in usage}
+                self.halfway = [got.get(f"load{number}", 0.0) for number in range(self.given.users)]
+
+    def run(self, tokens: list[str]) -> None:
+        over = threading.Event()
+        users = [threading.Thread(target=self.user, args=pair) for pair in enumerate(tokens)]
+        watcher = threading.Thread(target=self.watch, args=(over,))
+        began = time.perf_counter()
+        for thread in (watcher, *users):
+            thread.start()
+        for thread in users:
+            thread.join()
+        seconds = time.perf_counter() - began
+        over.set()
+        watcher.join()
+        self.print(seconds)
+
+    def print(self, seconds: float) -> None:
+        print("| request | count | p50, ms | p99, ms | slowest, ms |\n|---|---|---|---|---|")
+        for kind, all_of in self.took.items():
+            p99 = statistics.quantiles(all_of, n=100)[98] if len(all_of) > 1 else all_of[0]
+            figures = (statistics.median(all_of), p99, max(all_of))
+            print(f"| {kind} | {len(all_of)} |" + "".join(f" {1000 * figure:.0f} |" for figure in figures))
+        rate = sum(map(len, self.took.values())) / seconds
+        print(f"\n{rate:.0f} requests per second, {len(self.problems)} problems {self.problems[:3]}")
+        for name, most in self.peak.items():
+            print(f"memory of the {name}: {most / 2**20:.0f} MiB at the most")
+        if self.given.face_only:
+            return
+        with self.database.reading() as session:
+            states = dict(session.execute(select(Submission.state, func.count()).group_by(Submission.state)).all())
+            planned = session.scalar(select(func.sum(Submission.done))) or 0
+            made = session.scalar(select(func.sum(Usage.tasks))) or 0
+            attempts = session.scalar(select(func.count()).select_from(Attempt)) or 0
+        assert set(states) == {State.COMPLETE}, states
+        print(
+            f"{states[State.COMPLETE]} submissions in {attempts} attempts, {planned} tasks, of which {made} were"
+            f" measured and the others stood in the store: {seconds:.0f} s, {planned / seconds:.1f} tasks per second"
+        )
+        print(f"Jain's index of {self.given.users} users' seconds at half of the tasks: {jain(self.halfway):.3f}")
+
+
+def jain(shares: list[float]) -> float:
+    """(sum x)² / (n · sum x²), Jain, Chiu, Hawe 1984."""
+    return sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=20)
     parser.add_argument("--submissions", type=int, default=10)
+    parser.add_argument("--tasks", type=int, default=50, help="new ones of a submission; it has as many more")
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--database", default=None)
+    parser.add_argument("--face-only", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         database = Database(given.database or f"sqlite:///{folder}/service.db")
@@ -47,61 +164,38 @@ def main() -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        words = [sys.executable, "-m", "bench", "serve", "--output", folder, "--port", str(port)]
         environment = {**os.environ, "GAUNTLET_DATABASE": database.url, "PYTHONPATH": str(ROOT)}
-        face = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        words = {"face": ["serve", "--port", str(port)], "dispatcher": ["dispatch", "--workers", str(given.workers)]}
+        if given.face_only:
+            del words["dispatcher"]
+        with (Path(folder) / "log").open("wb") as log:
+            started = {
+                name: subprocess.Popen(
+                    [sys.executable, "-m", "bench", *more, "--output", folder],
+                    env=environment, stderr=log, stdin=subprocess.DEVNULL,
+                )
+                for name, more in words.items()
+            }  # fmt: skip
+        url = f"http://127.0.0.1:{port}"
         try:
-            drive(f"http://127.0.0.1:{port}", tokens, given.submissions, psutil.Process(face.pid))
+            wait(url, "away" if given.face_only else "at work")
+            Load(given, url, database, {name: psutil.Process(p.pid) for name, p in started.items()}).run(tokens)
         finally:
-            face.terminate()
-            face.wait(30)
+            for process in started.values():
+                process.terminate()
+                process.wait(60)
             database.close()
 
 
-def drive(url: str, tokens: list[str], count: int, face: psutil.Process) -> None:
+def wait(url: str, dispatcher: str) -> None:
     while True:
         try:
-            requests.get(f"{url}/ready", timeout=2).raise_for_status()
-            break
+            answer = requests.get(f"{url}/ready", timeout=2)
+            if answer.ok and answer.json()["dispatcher"] == dispatcher:
+                return
         except requests.RequestException:
-            time.sleep(0.2)
-    before = face.memory_info().rss
-    took: dict[str, list[float]] = {"submit": [], "show": [], "list": []}
-    problems: list[str] = []
-
-    def timed(kind: str, act: Callable[[], Any]) -> Any:
-        began = time.perf_counter()
-        done = act()
-        took[kind].append(time.perf_counter() - began)
-        time.sleep(PAUSE)
-        return done
-
-    def user(token: str) -> None:
-        client = Client(url, token)
-        try:
-            for _ in range(count):
-                made = timed("submit", lambda: client.submit(SUITE))["id"]
-                timed("show", lambda made=made: client.get(made))
-                timed("list", client.submissions)
-        except Exception as problem:  # noqa: BLE001 - told below
-            problems.append(f"{type(problem).__name__}: {problem}")
-
-    threads = [threading.Thread(target=user, args=(token,)) for token in tokens]
-    began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    seconds = time.perf_counter() - began
-    print("| request | count | p50, ms | p99, ms | slowest, ms |\n|---|---|---|---|---|")
-    for kind, all_of in took.items():
-        p99 = statistics.quantiles(all_of, n=100)[98] if len(all_of) > 1 else all_of[0]
-        figures = (statistics.median(all_of), p99, max(all_of))
-        print(f"| {kind} | {len(all_of)} |" + "".join(f" {1000 * figure:.0f} |" for figure in figures))
-    print(
-        f"\n{sum(map(len, took.values())) / seconds:.0f} requests per second, {len(problems)} problems {problems[:3]}"
-    )
-    print(f"memory of the face: {before / 2**20:.0f} MiB before, {face.memory_info().rss / 2**20:.0f} MiB after")
+            pass
+        time.sleep(0.2)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from bench.metrics.curves import Curves
 from bench.metrics.rows import KINDS
 from bench.records import Row
-from reports import formats, pictures
+from reports import formats, pictures, threats
 from reports.gallery import Gallery, draw
 from reports.html import fill, policy, read
 from reports.layers import COLUMNS as LAYER_COLUMNS
@@ -52,6 +52,8 @@ def card_page(card: Card, view: View, section: Section | None = None, back: str 
         policy=policy(style, pictures=True),
         picture=None if figure is None else _inside(pictures.svg(figure)),
         galleries=[(one, "" if one.empty else _inside(pictures.svg(draw(one)))) for one in card.galleries],
+        threats=threats.table([card.row]),
+        threat_columns=threats.COLUMNS,
         layers=layers(card.row),
         layer_columns=LAYER_COLUMNS,
         drawn="" if figure is None else ", ".join(ax.get_title() for ax in figure.axes),

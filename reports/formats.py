@@ -85,8 +85,8 @@ def heading(name: str) -> tuple[str, str]:
             return attack, f"{kind.partition('_')[0]} {NORMS.get(norm, norm)} ≤ {epsilon}"
         case ["median_distance", norm, attack]:
             return "Median distance", f"{attack} {NORMS.get(norm, norm)}"
-        case ["forwards" | "backwards" as way, _, attack]:
-            return "Passes per sample", f"{attack} {way}"
+        case [way, _, attack] if way in names.PASSES:
+            return "Passes per sample", f"{attack} {way.replace('_', ' ')}"
         case ["group", by, value, *metric]:
             return f"By {by}", f"{value} {title('/'.join(metric))}"
         case [kind, by, *metric] if kind in GROUPED and metric:

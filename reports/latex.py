@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from bench.records import Metric, Row
-from reports import formats
+from reports import formats, threats
 from reports.page import best_of
 from reports.published import footnotes
 from reports.ranking import Section, View, sections
@@ -43,6 +43,7 @@ def _table(section: Section, view: View) -> str:
     return "\n".join(
         [
             *(f"% {plain(remark)}" for remark in remarks(section)),
+            *(f"% {plain(told)}" for told in threats.lines([line.row for line in section.lines])),
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{escaped(caption)}}}",

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.metrics.rows import KINDS
 from bench.records import Metric, Row
-from reports import formats
+from reports import formats, threats
 from reports.detectors import boards
 from reports.html import fill, policy, read
 from reports.published import footnotes
@@ -45,6 +45,9 @@ def page(rows: Iterable[Row], view: View) -> str:
         order=_order,
         facts=facts,
         filters=_filters(made, facts),
+        threats=lambda section: threats.table([line.row for line in section.lines]),
+        threat_columns=threats.COLUMNS,
+        heading=_heading,
         pictures=lambda section: _pictures(section, view),
         limit=len(OKABE_ITO),
         footnotes=footnotes(view.published, view.scores),
@@ -107,6 +110,12 @@ def _norm(name: str) -> str:
     """The threat model that a figure belongs to; empty where it belongs to none."""
     parts = formats.origin(name)[1].split("/")
     return parts[1] if len(parts) > 1 and parts[1] in formats.NORMS else ""
+
+
+def _heading(section: Section, name: str) -> str:
+    """What a column is, in full: its metric, and the attacker that it is about."""
+    told = threats.column((line.row for line in section.lines), name)
+    return f"{name}: {told}" if told else name
 
 
 def _short(value: float | None) -> float | None:

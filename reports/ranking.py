@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bench import names
+from bench.contracts import ThreatModel
 from bench.metrics.separation import Separation
 from bench.records import Row
 from bench.suite_board import Published, Score
 from reports import formats
 from reports.published import beside, with_origins
 from reports.series import Sweep
+from reports.threats import reference, threat_of
 
 UNRANKED = ("contended", "simulated", "mixed", "invalid")  # kinds of flags that keep a figure out of a ranking
 TESTS = {
@@ -165,8 +167,7 @@ def explains(name: str) -> bool:
     left_out = {
         "attack_success",
         "robust_accuracy_8bit",
-        "forwards",
-        "backwards",
+        *names.PASSES,
         "overhead",
         "detector_passes",
         "layer",
@@ -198,8 +199,8 @@ def comparable(rows: Sequence[Row], name: str) -> list[Row]:
         return []
     machines = Counter(row.hardware for row in rows if name in row.metrics)
     machine = machines.most_common(1)[0][0] if machines else None
-    informed = _informed(rows, name)
-    return [row for row in rows if not _why_unranked(row, name, machine, informed)]
+    among = _Among(machine, _informed(rows, name), _threat(rows, name))
+    return [row for row in rows if not _why_unranked(row, name, among)]
 
 
 def _ranked(rows: Sequence[Row], rank_by: str, descending: bool, apart: Separation | None) -> list[Line]:
@@ -207,8 +208,8 @@ def _ranked(rows: Sequence[Row], rank_by: str, descending: bool, apart: Separati
     than chance where that was tested, else by value; so equal models share a rank and the next ones are skipped."""
     machines = Counter(row.hardware for row in rows if rank_by in row.metrics)
     machine = machines.most_common(1)[0][0] if machines else None
-    informed = _informed(rows, rank_by)
-    reasons = {id(row): _why_unranked(row, rank_by, machine, informed) for row in rows}
+    among = _Among(machine, _informed(rows, rank_by), _threat(rows, rank_by))
+    reasons = {id(row): _why_unranked(row, rank_by, among) for row in rows}
     ranked = [row for row in rows if not reasons[id(row)]]
     value = {id(row): _value(row, rank_by) for row in ranked}
     sign = -1 if descending else 1
@@ -235,16 +236,35 @@ def _transferred(row: Row, name: str) -> bool:
     return any(flag.concerns(name) and flag.kind == "transferred" for flag in map(Flag.parse, row.flags))
 
 
-def _why_unranked(row: Row, rank_by: str, machine: str | None, informed: bool) -> str:
-    """Why this row takes no part in the ranking; empty if it does. machine: the one that most rows were timed on."""
+def _threat(rows: Sequence[Row], name: str) -> ThreatModel | None:
+    """The threat model whose figures are ranked: that of the attacker who knows most."""
+    found = [threat_of(row, name) for row in rows if math.isfinite(_value(row, name))]
+    return reference(threat for threat in found if threat is not None)
+
+
+@dataclass(frozen=True)
+class _Among:
+    """What the rows that are ranked have in common: the machine of most timings, whether an attacker knew the very
+    model, and the threat model."""
+
+    machine: str | None
+    informed: bool
+    threat: ThreatModel | None
+
+
+def _why_unranked(row: Row, rank_by: str, among: _Among) -> str:
+    """Why this row takes no part in the ranking; empty if it does."""
     flags = [flag for flag in map(Flag.parse, row.flags) if flag.concerns(rank_by)]
     title = formats.title(rank_by)
     if not math.isfinite(_value(row, rank_by)):
         return f"no value for {title}: {flags[0].why if flags else 'it was not measured'}"
     if why := unfit(row, rank_by):
         return f"{title} is {why}"
-    if informed and _transferred(row, rank_by):
+    if among.informed and _transferred(row, rank_by):
         return f"{title} is of an attacker who did not know this model; other rows are of one who did"
-    if formats.is_timing(rank_by) and row.hardware != machine:
+    threat = threat_of(row, rank_by)
+    if threat is not None and among.threat is not None and (told := among.threat.differs(threat)):
+        return f"{title} is of another threat model than the other rows: {told}"
+    if formats.is_timing(rank_by) and row.hardware != among.machine:
         return f"{title} was measured on other hardware than the other rows"
     return ""

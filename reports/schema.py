@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bench.contracts import Frozen
+from bench.contracts import Frozen, ThreatModel
 from bench.records import Failure, Metric, Row
 from bench.suite_board import Score
 from reports.published import compared
@@ -44,6 +44,9 @@ class ExportedRow(Frozen):
     flags: tuple[str, ...] = Field(description="what must be said of a figure: 'SUBJECT: KIND: DETAIL'")
     failures: tuple[Failure, ...] = Field(description="tasks that ended without records")
     hardware: str | None = Field(description="digest of the machine behind its timings")
+    threats: dict[str, ThreatModel] = Field(
+        default_factory=dict, description="by NORM/ATTACK as in the metrics' names: which attacker a figure is about"
+    )
     published: tuple[Reference, ...] = Field((), description="figures of others for this model and data set")
 
 

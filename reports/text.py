@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.records import Metric, Row
-from reports import formats
+from reports import formats, threats
 from reports.detectors import boards
 from reports.published import footnotes
 from reports.ranking import Line, Section, View, sections
@@ -34,6 +34,8 @@ def print_table(rows: Iterable[Row], view: View, console: Console) -> None:
         console.print(_fitting(section, console))
         for remark in remarks(section):
             console.print(Padding(Text(f"! {plain(remark)}", style="yellow"), (0, 0, 0, 1)))
+        for told in threats.lines([line.row for line in section.lines]):
+            console.print(Padding(Text(plain(told), style="dim"), (0, 0, 0, 1)))
     for note in footnotes(view.published, view.scores):
         console.print(Padding(Text(plain(note), style="dim"), (0, 0, 0, 1)))
 
@@ -98,18 +100,30 @@ def _cell(name: str, line: Line, between: str) -> Text:
 
 
 def remarks(section: Section) -> Iterator[str]:
-    """What must be said beside the figures: of rows without a rank, flags and failures."""
+    """What must be said beside the figures: of rows without a rank, flags and failures. What holds of several, once."""
+    said: dict[str, list[str]] = {}
     for line in section.lines:
-        model = line.row.model
-        if line.reason:
-            yield f"{model} is not ranked: {line.reason}"
-        for (kind, detail), concerned in line.why.items():
-            yield f"{model}: {', '.join(concerned)}: {kind}: {detail}"
-        failed: Counter[tuple[str, str]] = Counter()
-        for failure in line.row.failures:
-            failed[failure.evaluation, f"({failure.reason}): {failure.message}"] += failure.stop - failure.start
-        for (evaluation, why), samples in failed.items():
-            yield f"{model}: {evaluation} failed on {samples} samples {why}"
+        for statement in _statements(line, section.columns):
+            said.setdefault(statement, []).append(line.row.model)
+    for statement, models in said.items():
+        everyone = len(models) > 1 and len(models) == len(section.lines)
+        yield f"{'all models' if everyone else ', '.join(models)}: {statement}"
+
+
+def _statements(line: Line, columns: Sequence[str]) -> Iterator[str]:
+    """Of figures that a flag concerns, those that are shown are named; all of them where none is."""
+    if line.reason:
+        yield f"not ranked: {line.reason}"
+    shown = {flag.subject for flag in line.flags if any(flag.concerns(name) for name in columns)}
+    for (kind, detail), concerned in line.why.items():
+        seen = [subject for subject in concerned if subject in shown]
+        if seen or kind != "unavailable":  # what cannot be had here, and was not asked for, is no news
+            yield f"{', '.join(seen or concerned)}: {kind}: {detail}"
+    failed: Counter[tuple[str, str]] = Counter()
+    for failure in line.row.failures:
+        failed[failure.evaluation, f"({failure.reason}): {failure.message}"] += failure.stop - failure.start
+    for (evaluation, why), samples in failed.items():
+        yield f"{evaluation} failed on {samples} samples {why}"
 
 
 def plain(text: str) -> str:
@@ -131,10 +145,19 @@ def markdown(rows: Iterable[Row], view: View) -> str:
             lines.append(f"| {' | '.join([_rank(line), quoted(line.row.model), *figures])} |")
         said = [f"- {quoted(remark)}" for remark in remarks(section)]
         parts += [f"## {quoted(section.dataset)}", f"{quoted(section.order)}; 95 % intervals in brackets"]
-        parts += ["\n".join(lines), *(["\n".join(said)] if said else [])]
+        parts += ["\n".join(lines), *(["\n".join(said)] if said else []), *_threats(section)]
     if notes := footnotes(view.published, view.scores):
         parts.append("\n".join(f"- {quoted(note)}" for note in notes))
     return "\n\n".join(parts) + "\n"
+
+
+def _threats(section: Section) -> list[str]:
+    """The table of threat models, where there are any."""
+    found = threats.table([line.row for line in section.lines])
+    if not found:
+        return []
+    lines = [f"| {' | '.join(map(quoted, cells))} |" for cells in (threats.COLUMNS, *found)]
+    return ["### Threat models", "\n".join([lines[0], f"|{'---|' * len(threats.COLUMNS)}", *lines[1:]])]
 
 
 def quoted(text: str) -> str:
@@ -154,13 +177,17 @@ def comma_separated(rows: Iterable[Row], view: View) -> str:
     writer = csv.writer(out)
     parts = ("", "/low", "/high", "/n")
     heads = [f"{name}{part}" for name in metrics for part in parts]
-    writer.writerow(["rank", "model", "dataset", *heads, "flags", "failures"])
+    writer.writerow(["rank", "model", "dataset", *heads, "flags", "failures", "threats"])
     for line in lines:
         found = [line.row.metrics.get(name, Metric(value=None)) for name in metrics]
         figures = [end for metric in found for end in (metric.value, metric.low, metric.high, metric.n)]
         failed = [f"{failure.evaluation}: {failure.reason}: {failure.message}" for failure in line.row.failures]
         texts = [_harmless(text) for text in (line.row.model, line.row.dataset)]
-        ends = [_harmless(" | ".join(line.row.flags)), _harmless(" | ".join(failed))]
+        ends = [
+            _harmless(" | ".join(line.row.flags)),
+            _harmless(" | ".join(failed)),
+            _harmless(" | ".join(threats.lines([line.row]))),
+        ]
         writer.writerow([line.rank, *texts, *figures, *ends])
     return out.getvalue()
 

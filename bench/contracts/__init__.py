@@ -18,8 +18,8 @@ cache key; the first line of its docstring is its help. It is registered by deco
 | Detector | scores how outlying an input is; larger is more outlying, always  | `@detector` |
 | Certificate | proves that no input in a ball loses the label                 | `@certificate` |
 
-They stand in data.py, models.py (with Training) and evaluations.py of this package. tests/contracts/ runs these
-promises over everything registered; `gauntlet check-adapter` runs the adapter's.
+They stand in data.py, models.py (with Training) and evaluations.py of this package, threat models in threats.py.
+tests/contracts/ runs these promises over everything registered; `gauntlet check-adapter` runs the adapter's.
 """
 
 from collections.abc import Mapping
@@ -33,6 +33,7 @@ from bench.contracts.evaluations import Attack as Attack
 from bench.contracts.evaluations import Certificate as Certificate
 from bench.contracts.evaluations import Detector as Detector
 from bench.contracts.evaluations import Figure as Figure
+from bench.contracts.evaluations import Learner as Learner
 from bench.contracts.evaluations import PairedProbe as PairedProbe
 from bench.contracts.evaluations import Probe as Probe
 from bench.contracts.models import Adapter as Adapter
@@ -41,9 +42,15 @@ from bench.contracts.models import Loading as Loading
 from bench.contracts.models import Report as Report
 from bench.contracts.models import Training as Training
 from bench.contracts.plugin import Plugin as Plugin
+from bench.contracts.threats import KNOWING as KNOWING
+from bench.contracts.threats import Allowance as Allowance
+from bench.contracts.threats import Budget as Budget
+from bench.contracts.threats import ThreatModel as ThreatModel
+from bench.contracts.threats import strongest as strongest
 from bench.registry import Registry
 from bench.words import Bounds as Bounds
 from bench.words import Frozen as Frozen
+from bench.words import Goal as Goal
 from bench.words import Gradients as Gradients
 from bench.words import Judging as Judging
 from bench.words import Keep as Keep

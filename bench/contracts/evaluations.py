@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,23 +11,48 @@ from torch import Tensor
 from bench.contracts.data import Samples
 from bench.contracts.models import Classifier
 from bench.contracts.plugin import Plugin
+from bench.contracts.threats import Allowance
 from bench.errors import PluginError
 from bench.randomness import SampleRandom
 from bench.words import Frozen, Knowledge, Norm
 
 
-class Attack(Plugin, ABC):
+class Learner(Plugin, ABC):
+    """What may have to learn about a model before it is used on it: detectors, and attacks with a model of their own.
+
+    The engine calls `fit` once per model and data, as a task of its own, keeps the state by its content, and goes on
+    with what `restore` makes of it.
+    """
+
+    fits: ClassVar[bool] = False  # whether it has to
+
+    def fit(self, model: Classifier, samples: Samples, seed: int) -> bytes:
+        """What it learns from the model and these samples: arrays as safetensors bytes, never a pickle.
+
+        The same bits for the same arguments, hardware and number of threads. Raises PluginError where the model lacks
+        what is needed (a feature layer, say), and where the samples are too few.
+        """
+        raise PluginError(f"'{self.name}' has nothing to fit")
+
+    def restore(self, state: bytes) -> Self:
+        """A copy of it that knows what `fit` returned."""
+        raise PluginError(f"'{self.name}' has nothing to restore")
+
+
+class Attack(Learner):
     """Moves inputs inside a ball so that the classifier loses the label.
 
     The engine hands over only samples that still stand (right when untouched, not broken at a smaller epsilon),
     verifies every result with one clean forward pass, and counts what leaves the bounds or the ball as not broken. So
-    an attack need not report success, and cannot lie about it.
+    an attack need not report success, and cannot lie about it. One that `fits` learns from samples that the suite does
+    not attack.
     """
 
     norms: ClassVar[tuple[Norm, ...]]  # those it can be asked for
     knowledge: ClassVar[Knowledge] = Knowledge.WHITE_BOX
     minimal: ClassVar[bool] = False  # True: looks for the smallest distance, is run once, ignores epsilon
     tokens: ClassVar[bool] = False  # True: replaces tokens of texts; False: moves continuous inputs
+    exhaustive: ClassVar[bool] = False  # True: ends when nothing is left to try, whatever that costs
     swift: ClassVar[bool] = False  # True: is given a faster copy of the model, equal to it up to rounding (bench.swift)
 
     norm: Norm
@@ -41,6 +66,26 @@ class Attack(Plugin, ABC):
     def averages(self) -> bool:
         """Whether it follows means over several passes, as a stochastic model needs (EOT)."""
         return False
+
+    @property
+    def takes_targets(self) -> bool:
+        """Whether a choice of two classes is enough for it: a goal with a target leaves the target and all others."""
+        return True
+
+    @property
+    def allowance(self) -> Allowance:
+        """How far it goes by itself: a part of its threat model. Read off its fields `steps`, `queries`, `restarts`.
+
+        An attack that has neither of the first two says it here, or is `exhaustive`; else a suite has to limit it by
+        `budget:`.
+        """
+        fields = {name: getattr(self, name, None) for name in ("steps", "queries", "restarts")}
+        return Allowance(**{name: value for name, value in fields.items() if isinstance(value, int)})
+
+    @property
+    def fit_queries(self) -> int | None:
+        """Inputs that its fit put to the model, once for all samples; None where it does not fit."""
+        return None
 
     @abstractmethod
     def run(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom) -> Tensor:
@@ -81,6 +126,10 @@ class Probe(Plugin, ABC):
         """
         return 1
 
+    def least_seconds(self) -> float:
+        """How long its own settings make it take in a process, at least: `resources.timeout` comes on top of it."""
+        return 0.0
+
     @abstractmethod
     def measure(self, model: Classifier, samples: Samples, artefact: bytes | None) -> Sequence[Figure]:
         """artefact: the bytes of the weights, as stored. Raises nothing that the user could not mend."""
@@ -105,26 +154,11 @@ class PairedProbe(Probe, ABC):
         return self.compare(model, model, samples)
 
 
-class Detector(Plugin, ABC):
+class Detector(Learner):
     """Scores how outlying inputs are. Larger is more outlying, always; float64; never NaN.
 
-    A detector that `fits` looks at inliers first. The engine calls `fit` once per model and data, as a task of its own,
-    keeps the state by its content, and scores with what `restore` makes of it; another may score right away.
+    A detector that `fits` looks at inliers first; another may score right away.
     """
-
-    fits: ClassVar[bool] = False
-
-    def fit(self, model: Classifier, samples: Samples, seed: int) -> bytes:
-        """What it learns from inliers: arrays as safetensors bytes, never a pickle.
-
-        The same bits for the same arguments, hardware and number of threads. Raises PluginError where the model lacks
-        what the detector needs (a feature layer, say).
-        """
-        raise PluginError(f"detector '{self.name}' has nothing to fit")
-
-    def restore(self, state: bytes) -> "Detector":
-        """A copy of this detector that knows what `fit` returned."""
-        raise PluginError(f"detector '{self.name}' has nothing to restore")
 
     @property
     def threshold(self) -> float | None:

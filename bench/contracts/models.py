@@ -136,6 +136,11 @@ class Adapter(Plugin, ABC):
         """How the weights are made, where they are not given. None: nothing has to be trained."""
         return None
 
+    @property
+    def untraceable(self) -> str:
+        """Why no other runtime can be given its program, as words that follow "because"; empty where one can."""
+        return ""
+
     def artefact(self) -> bytes | None:
         """The bytes of the weights where neither a file nor a training gives them: a model registry does.
 
@@ -166,12 +171,15 @@ class Report(ABC):
 
 
 class Training(ABC):
-    """Weights that are made by a task, once. Its identity is `recipe`, the data's digest, the seed and its source."""
+    """Weights that are made by a task, once.
+
+    Its identity is `recipe`, the data's digest, the seed, and the source of it, of the adapter and of the adapter's
+    `inner_plugins`.
+    """
 
     data: "DatasetChoice"  # what it is trained on
     parent: "Adapter | None" = None  # a model whose trained weights it starts from
     also: "tuple[DatasetChoice, ...]" = ()  # further data, which it loads itself: their digests join its identity
-    uses: tuple[type[Plugin], ...] = ()  # other plugins whose source decides the outcome, too
 
     @abstractmethod
     def recipe(self) -> Mapping[str, Any]:

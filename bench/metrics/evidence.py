@@ -61,7 +61,7 @@ def evidence(cells: Iterable[Cell]) -> dict[str, Evidence]:
         elif cell.norm is not None:
             one = Attacked.of(cell)
             attacked.setdefault(cell.norm, []).append(one)
-            asked.setdefault(cell.norm, set()).update(cell.epsilons)
+            asked.setdefault(cell.norm, set()).update(() if one.targeted else cell.epsilons)
             found |= _attack(cell, one)
     for norm, attacks in attacked.items():
         for epsilon in sorted(asked[norm]):

@@ -58,15 +58,16 @@ SIGNS: Mapping[str, tuple[float, str]] = {
 }
 
 
+def marked(table: pa.Table) -> dict[str, str]:
+    """The signs that a clean cell has at too many samples, and at how many: `3 of 40`."""
+    asked = [row for row in table["signs"].to_pylist() if row is not None]
+    counts = {sign: sum(sign in row for row in asked) for sign in SIGNS}
+    return {sign: f"{n} of {len(asked)}" for sign, n in counts.items() if n > SIGNS[sign][0] * len(asked)}
+
+
 def signs(table: pa.Table) -> list[str]:
     """What speaks against the gradients in a clean cell. Empty for an honest net, and where none were checked."""
-    asked = [row for row in table["signs"].to_pylist() if row is not None]
-    told = []
-    for sign, (room, text) in SIGNS.items():
-        marked = sum(sign in row for row in asked)
-        if marked > room * len(asked):
-            told.append(f"at {marked} of {len(asked)} samples {text}")
-    return told
+    return [f"at {count} samples {SIGNS[sign][1]}" for sign, count in marked(table).items()]
 
 
 def black_box_gain(attacks: Sequence[tuple[Attacked, Cell]], epsilon: float) -> str | None:

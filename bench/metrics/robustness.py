@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from bench.contracts import Goal
 from bench.metrics import intervals
 from bench.records import REFUSED, Cell, Metric
 
@@ -55,7 +56,7 @@ class Attacked:
 
     samples: (n,) int64, unique. wrong: (n,) bool, misclassified untouched. broken: (n, k) bool, asked at k ascending
     epsilons; k = 0 for an attack that only searched the distance. distance: (n,) float64, of the verified adversarial
-    input; 0 where wrong untouched, inf where none was found.
+    input; 0 where wrong untouched, inf where none was found. targeted: only a certain class counts as broken.
     """
 
     label: str
@@ -64,6 +65,7 @@ class Attacked:
     wrong: Mask
     broken: Mask
     distance: NDArray[np.float64]
+    targeted: bool = False
 
     @classmethod
     def of(cls, cell: Cell) -> "Attacked":
@@ -75,9 +77,9 @@ class Attacked:
         distance = np.asarray(table["distance"].combine_chunks().fill_null(np.inf).to_numpy(zero_copy_only=False))
         distance = np.where(np.isnan(distance), np.inf, distance)
         epsilons, broken = _verdicts(cell, table)
-        return cls(
-            cell.evaluation, epsilons, samples[order], wrong, broken & ~wrong[:, None], np.where(wrong, 0.0, distance)
-        )
+        found, distance = broken & ~wrong[:, None], np.where(wrong, 0.0, distance)
+        targeted = cell.threat is not None and cell.threat.goal is not Goal.UNTARGETED
+        return cls(cell.evaluation, epsilons, samples[order], wrong, found, distance, targeted)
 
     def broken_at(self, epsilon: float) -> Mask:
         """(n,) whether a verified adversarial input stands within epsilon. Grows with epsilon."""
@@ -87,7 +89,7 @@ class Attacked:
 
     def reaches(self, epsilon: float) -> bool:
         """Whether the attack was made at this epsilon or below, so that its survivors say something."""
-        return not self.epsilons or min(self.epsilons) <= epsilon
+        return not self.targeted and (not self.epsilons or min(self.epsilons) <= epsilon)
 
 
 def robust_accuracy(attacked: Attacked, epsilon: float) -> Metric:
@@ -157,17 +159,25 @@ def of_passes(cell: Cell) -> dict[str, Metric]:
     return found
 
 
-def passes(table: pa.Table, column: str) -> Metric | None:
-    """Mean passes ("forwards" or "backwards") that the attack spent per attacked sample; None where none were counted.
+def passes(table: pa.Table) -> dict[str, Metric]:
+    """names.PASSES: the mean passes that the attack spent per attacked sample over all epsilons, and the most on one.
 
-    Attacked are the samples that are right untouched: the others cost an attack nothing.
+    Attacked are the samples that are right untouched: the others cost an attack nothing. Empty where none was counted.
     """
-    right = _column(table, "prediction") == _column(table, "label")
-    spent = table.filter(pa.array(right))[column].drop_null().to_numpy()
-    if not len(spent):
-        return None
-    value, low, high = intervals.mean(spent)
-    return Metric(value=value, low=low, high=high, n=len(spent))
+    right = table.filter(pa.array(_column(table, "prediction") == _column(table, "label")))
+    found = {}
+    for column in ("forwards", "backwards"):
+        spent = right[column].drop_null().to_numpy()
+        if len(spent):
+            value, low, high = intervals.mean(spent)
+            found[column] = Metric(value=value, low=low, high=high, n=len(spent))
+            found[f"most_{column}"] = Metric(value=float(spent.max()), n=len(spent))
+    return found
+
+
+def stopped(table: pa.Table) -> int:
+    """At how many samples the attack's budget was used up."""
+    return int(table["stopped"].combine_chunks().fill_null(False).to_numpy(zero_copy_only=False).sum())
 
 
 def deceived(table: pa.Table) -> dict[str, Metric]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import names
+from bench.contracts import Knowledge, ThreatModel, strongest
 from bench.metrics import confidence, corruption, indicators, outliers, robustness
 from bench.metrics.efficiency import merged
 from bench.metrics.proofs import check_proofs, proofs, proved_counts
@@ -27,6 +28,10 @@ KINDS: Mapping[str, str] = {
     "suspect": "The robustness may be misjudged: something says that the attacks' gradients are not to be trusted.",
     "surrogate": "The model's gradients are stand-ins (a straight-through estimator, say): a white-box attack may have "
     "missed what attacks without gradients find.",
+    "escalated": "A stronger attack that the suite did not name: figures of this model were suspect, and it asked for "
+    "such attacks in that case. What they break counts in the worst case.",
+    "stopped": "The attack's budget was used up before the attack was done; what it had found until then counts.",
+    "not reproducible": "The clock limits the attack: another machine, or another load, gives another figure.",
     "transferred": "Crafted on a model that this one was made from, by an attacker who does not know what was "
     "added: it is not ranked with figures of attackers who do.",
     "floor": "Nothing survives, so that this epsilon tells no models apart.",
@@ -75,6 +80,7 @@ class _Line:
         self.attacked: dict[str, list[tuple[Attacked, Cell]]] = {}  # by norm
         self.certified: list[Cell] = []
         self.hardware: set[str] = set()
+        self.threats: dict[str, ThreatModel] = {}
         self.classes = 0  # that the model tells apart; 0 before its scores are seen
 
     def fill(self, cells: Iterable[Cell]) -> Row:
@@ -91,6 +97,7 @@ class _Line:
             flags=tuple(dict.fromkeys(self.flags)),
             failures=tuple(self.failures),
             hardware="+".join(sorted(self.hardware)) or None,
+            threats=self.threats,
         )
 
     def add(self, name: str, metric: Metric, cell: Cell) -> str:
@@ -152,11 +159,11 @@ class _Line:
             subject = self.distance(cell.norm, attacked, cell)
         if (moved := robustness.adversarial_gain(cell.table)) is not None:
             self.add(names.adversarial_gain(cell.norm, cell.evaluation), moved, cell)
-        for column in ("forwards", "backwards"):
-            spent = robustness.passes(cell.table, column)
-            if spent is not None:
-                self.add(f"{column}/{cell.norm}/{cell.evaluation}", spent, cell)
+        for spent, metric in robustness.passes(cell.table).items():
+            self.add(f"{spent}/{cell.norm}/{cell.evaluation}", metric, cell)
+        self.cost(cell)
         self.check_complete(subject, cell)
+        self.threat(subject, cell)
         if cell.knowledge == "white-box" and "surrogate" in cell.table["gradients"].unique().to_pylist():
             self.flag(subject, "surrogate", "the attack followed a backward pass that is not the model's derivative")
         if True in cell.table["transferred"].unique().to_pylist():
@@ -168,6 +175,23 @@ class _Line:
         if left:
             self.flag(subject, "escaped", f"of {left} of {cell.table.num_rows} samples a result did not count")
 
+    def threat(self, subject: str, cell: Cell) -> None:
+        """The threat model that a cell's records were made in: crafted on the model itself, nothing was transferred."""
+        if cell.threat is None:
+            return
+        threat, transferred = cell.threat, cell.table["transferred"].unique().to_pylist()
+        if False in transferred:
+            threat = threat.model_copy(update={"knowledge": Knowledge.WHITE_BOX})
+        self.threats[f"{cell.norm}/{cell.evaluation}"] = threat
+        if cell.remedy:
+            self.flag(subject, "escalated", f"run because other figures are suspect: {cell.remedy}")
+        if threat.budget is None:
+            return
+        if stopped := robustness.stopped(cell.table):
+            self.flag(subject, "stopped", f"at {stopped} of {cell.table.num_rows} samples, {threat.budget.text}")
+        if threat.budget.seconds is not None:
+            self.flag(subject, "not reproducible", f"limited by the clock: {threat.budget.text}")
+
     def distance(self, norm: str, attacked: Attacked, cell: Cell) -> str:
         metric = robustness.median_distance(attacked)
         name = self.add(names.median_distance(norm, cell.evaluation), metric, cell)
@@ -178,7 +202,11 @@ class _Line:
         return name
 
     def worst(self, norm: str, attacks: Sequence[tuple[Attacked, Cell]]) -> None:
-        epsilons = {names.worst_case(norm, epsilon): epsilon for _, cell in attacks for epsilon in cell.epsilons}
+        everyone = [(attacked, cell) for attacked, cell in attacks if not attacked.targeted]
+        epsilons = {names.worst_case(norm, epsilon): epsilon for _, cell in everyone for epsilon in cell.epsilons}
+        counted = [f"{norm}/{cell.evaluation}" for _, cell in everyone if cell.table.num_rows and not cell.remedy]
+        if threats := [self.threats[name] for name in counted if name in self.threats]:
+            self.threats[f"{norm}/{names.WORST}"] = strongest(threats)
         for name, epsilon in sorted(epsilons.items(), key=lambda item: item[1]):
             metric = robustness.worst_case([attacked for attacked, _ in attacks], epsilon)
             self.metrics[name] = metric
@@ -227,6 +255,8 @@ class _Line:
             self.add(names.fit_seconds(cell.evaluation), Metric(value=cell.fit_seconds), cell)
         if cell.state_bytes is not None:
             self.add(names.state_bytes(cell.evaluation), Metric(value=cell.state_bytes), cell)
+        for queries in cell.table["fit_queries"].drop_null().unique().to_pylist() if cell.kind is Kind.ATTACK else ():
+            self.add(names.fit_queries(cell.evaluation), Metric(value=queries), cell)
 
     def detector(self, cell: Cell) -> None:
         self.cost(cell)

@@ -27,8 +27,13 @@ class _Scenario(Probe):
     label: ClassVar[str]
     results: ClassVar[Mapping[str, tuple[str, str, float]]]  # figure -> LoadGen's key, unit, LoadGen's units in one
 
-    seconds: float = Field(default=CERTIFIED, gt=0, description="length of the run; below 600 it is not certified")
+    seconds: float = Field(
+        default=CERTIFIED, gt=0, le=86_400, description="length of the run; below 600 it is not certified"
+    )
     batch_size: int = Field(default=1, ge=1, description="samples that the model is given at once, at the most")
+
+    def least_seconds(self) -> float:
+        return self.seconds
 
     @abstractmethod
     def settings(self, seconds_per_sample: float) -> dict[str, float]:

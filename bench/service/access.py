@@ -3,6 +3,8 @@
 A token is `gauntlet_ID_SECRET` with 256 random bits. Its SHA-256 is kept: bits that nobody can guess need no slow hash.
 """
 
+import base64
+import binascii
 import hashlib
 import hmac
 import re
@@ -16,12 +18,15 @@ from threading import Lock
 from sqlalchemy import select
 
 from bench.errors import OperatorError, did_you_mean
-from bench.service.database import Audit, Database, Submission, Token, User
+from bench.service.database import Audit, Database, Submission, Token, Upload, User
 from bench.service.queue import Refused, missing
+from bench.service.uploads import no_upload
 
 TOKEN = re.compile(r"gauntlet_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
+KEY = re.compile(r"([0-9a-f]{12})\.([0-9]{10})\.([0-9a-f]{64})")
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 DAYS = 366  # a token lasts no longer
+LINK = 60.0  # seconds that a link lasts, which opens one thing without a token
 
 
 class Role(StrEnum):
@@ -34,18 +39,20 @@ class Role(StrEnum):
 
 
 class Verb(StrEnum):
-    """What a token may be good for: to look, to hand in, to change what was handed in, to read the audit log."""
+    """What a token may be good for: to look, to hand in, to change what was handed in, to register and retire models,
+    to read the audit log."""
 
     READ = "read"
     SUBMIT = "submit"
     CONTROL = "control"
+    REGISTER = "register"
     AUDIT = "audit"
 
 
 VERBS: dict[Role, frozenset[Verb]] = {
     Role.READER: frozenset({Verb.READ}),
     Role.SUBMITTER: frozenset({Verb.READ, Verb.SUBMIT, Verb.CONTROL}),
-    Role.MAINTAINER: frozenset({Verb.READ, Verb.SUBMIT, Verb.CONTROL}),
+    Role.MAINTAINER: frozenset({Verb.READ, Verb.SUBMIT, Verb.CONTROL, Verb.REGISTER}),
     Role.ADMIN: frozenset(Verb),
 }
 OTHERS = (Role.MAINTAINER, Role.ADMIN)  # who may see and control what is not their own
@@ -79,6 +86,13 @@ class Identity:
         if not (submission.shared or submission.owner == self.user or self.role in OTHERS):
             missing(submission.id)
         return submission
+
+    def handle(self, upload: Upload) -> Upload:
+        """Raises Refused: 404 where it is somebody else's."""
+        self.need(Verb.SUBMIT)
+        if upload.owner != self.user and self.role not in OTHERS:
+            no_upload(upload.id)
+        return upload
 
     def control(self, submission: Submission) -> Submission:
         """Raises Refused: 404 for what they may not see, 403 for what they may only see."""
@@ -139,19 +153,47 @@ class Access:
                 raise OperatorError(f"no token '{name}'{near}", "`gauntlet tokens list` shows their ids")
             found.revoked = found.revoked or self._clock()
 
-    def identify(self, header: str | None) -> Identity:
-        """Whose `Authorization` header this is. Raises Refused: 401, without saying what is wrong with a token."""
+    def identify(self, header: str | None, *, basic: bool = False) -> Identity:
+        """Whose `Authorization` header this is. basic: a browser's, with the token as the password, is good, too.
+
+        Raises Refused: 401, without saying what is wrong with a token.
+        """
         scheme, _, text = (header or "").partition(" ")
-        match = TOKEN.fullmatch(text.strip()) if scheme.lower() == "bearer" else None
+        secret = text.strip() if scheme.lower() == "bearer" else _password(text) if basic else ""
+        match = TOKEN.fullmatch(secret)
         if match is None:
             raise Refused(401, "no token", "send `Authorization: Bearer gauntlet_...` (`gauntlet tokens create`)")
-        with self._database.reading() as session:
-            found = session.get(Token, match[1])
-            user = session.get(User, found.owner) if found else None
-        right = hmac.compare_digest(found.digest if found else "", _digest(match[2]))
-        if not right or found is None or user is None or found.revoked or found.expires <= self._clock():
+        found, user = self._valid(match[1])
+        if not hmac.compare_digest(found.digest if found else "", _digest(match[2])) or found is None or user is None:
             raise Refused(401, "this token is unknown, expired or revoked", "ask an administrator for a new one")
         return Identity(user.name, Role(user.role), found.id, frozenset(map(Verb, found.scopes)))
+
+    def link(self, me: Identity, place: str) -> str:
+        """A key that lets anybody read this one place for LINK seconds: following a link sends no token."""
+        me.need(Verb.READ)
+        found, _ = self._valid(me.token)
+        if found is None:
+            raise Refused(401, "this token is unknown, expired or revoked", "ask an administrator for a new one")
+        ends = f"{int(self._clock() + LINK):010}"
+        return f"{found.id}.{ends}.{_sign(found, place, ends)}"
+
+    def follow(self, key: str, place: str) -> Identity:
+        """Who made the key, as somebody who may read. Raises Refused: 401."""
+        match = KEY.fullmatch(key)
+        found, user = self._valid(match[1]) if match else (None, None)
+        if (
+            match is None or found is None or user is None or int(match[2]) <= self._clock()
+            or not hmac.compare_digest(_sign(found, place, match[2]), match[3])
+        ):  # fmt: skip
+            raise Refused(401, "this link is not good any more", "ask for a new one")
+        return Identity(user.name, Role(user.role), found.id, frozenset({Verb.READ}))
+
+    def _valid(self, token: str) -> tuple[Token | None, User | None]:
+        with self._database.reading() as session:
+            found = session.get(Token, token)
+            if found is None or found.revoked or found.expires <= self._clock():
+                return None, None
+            return found, session.get(User, found.owner)
 
     def audit(self, who: Identity | None, address: str, verb: str, object_: str, status: int) -> None:
         entry = Audit(
@@ -193,3 +235,15 @@ class RateLimit:
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _sign(token: Token, place: str, ends: str) -> str:
+    return hmac.new(token.digest.encode(), f"{ends} {place}".encode(), hashlib.sha256).hexdigest()
+
+
+def _password(text: str) -> str:
+    """Of `Basic`: RFC 7617, section 2."""
+    try:
+        return base64.b64decode(text.strip(), validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""

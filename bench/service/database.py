@@ -4,6 +4,7 @@ Times are seconds since 1970 in UTC. The schema is made and changed by Alembic a
 """
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Engine,
     ForeignKey,
     Index,
@@ -135,6 +137,26 @@ class Outbox(Base):
     problem: Mapped[str] = mapped_column(Text, default="")
 
 
+class Upload(Base):
+    """A file of weights that somebody sends, or has sent. Its bytes lie in the output folder, under its id.
+
+    It goes through the states `open` (it grows), `ready` (complete, and scanned) and `registered` (MLflow has it; the
+    row stays as long as the model, since its bytes count).
+    """
+
+    __tablename__ = "uploads"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    owner: Mapped[str] = mapped_column(ForeignKey("users.name"), index=True)
+    file: Mapped[str] = mapped_column(String(100))  # as its owner calls it; never a path
+    size: Mapped[int] = mapped_column(BigInteger)
+    digest: Mapped[str] = mapped_column(String(64))  # SHA-256
+    state: Mapped[str] = mapped_column(String(16))
+    kind: Mapped[str | None] = mapped_column(String(16))
+    model: Mapped[str | None] = mapped_column(String(120), index=True)  # NAME/VERSION
+    created: Mapped[float]
+    touched: Mapped[float]
+
+
 class Usage(Base):
     """What a user's tasks took on a day (UTC)."""
 
@@ -177,14 +199,19 @@ class Database:
         self.engine = _engine(url)
         self._writing = sessionmaker(self.engine, expire_on_commit=False)
         self._reading = sessionmaker(self.engine.execution_options(reading=True), expire_on_commit=False)
+        sqlite = self.engine.dialect.name == "sqlite"
+        self._turn: contextlib.AbstractContextManager[Any] = threading.Lock() if sqlite else contextlib.nullcontext()
 
     def close(self) -> None:
         self.engine.dispose()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Session]:
-        """A transaction: all of it or nothing. On SQLite there is one at a time, and it waits for its turn."""
-        with self._writing.begin() as session:
+        """A transaction: all of it or nothing. On SQLite there is one at a time, and it waits for its turn.
+
+        Threads of this process wait for a lock: SQLite itself would let them sleep and try, longer each time.
+        """
+        with self._turn, self._writing.begin() as session:
             yield session
 
     @contextlib.contextmanager

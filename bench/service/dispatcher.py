@@ -2,32 +2,36 @@
 
 Threads: the main one talks to Ray; one per submission runs the engine (bench.run), whose tasks go through the fair
 queue; one keeps the lease and the database; one tells MLflow. What is only in memory is what can be made again: killed
-at any moment, the next dispatcher goes on with what the store and the database hold.
+at any moment, the next dispatcher goes on with what the store and the database hold. A database that is away stops
+nothing that has begun: what it has to be told waits, and each of its transactions looks at the lease first.
 """
 
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from sqlalchemy.exc import DBAPIError
 
 from bench import results, runs, verbs
 from bench import run as engine
-from bench.cluster import Cluster, RayPool, Share, cluster
-from bench.dispatch import Canceled, Dispatcher, Event
-from bench.errors import GauntletError, TrackingError
-from bench.jobs import AnyJob, FitJob, TaskJob, TrainJob
-from bench.run import DRAINING, STARTUP, Options, Stopped
+from bench.cluster import WATCHFUL, Cluster, Share, cluster
+from bench.dispatch import Canceled, Dispatcher
+from bench.errors import TrackingError
+from bench.jobs import AnyJob, TaskJob
+from bench.run import DRAINING, STARTUP, Options
 from bench.service import intake
-from bench.service.database import State, Submission
-from bench.service.fair import FairQueue, Sink, Ticket
+from bench.service.database import ENDED, State
+from bench.service.fair import FairQueue
 from bench.service.queue import Quotas
-from bench.service.watch import Watch
+from bench.service.submission import AtWork, TicketPool
+from bench.service.traces import SILENT, Traces
 from bench.service.work import TERM, Work
 from bench.store import Store
-from bench.suite import Resources
 from bench.timings import Timings
 from bench.worker import Failed, Outcome
 
@@ -51,13 +55,17 @@ class Place:
 class Foreman:
     """Runs submissions until it is stopped, or has lost its lease."""
 
-    def __init__(self, work: Work, place: Place, quotas: Quotas) -> None:
+    def __init__(self, work: Work, place: Place, quotas: Quotas, traces: Traces = SILENT) -> None:
         self._work = work
         self._place = place
         self._quotas = quotas
         self._stop = threading.Event()
         self._problem: BaseException | None = None
-        self._at_work: dict[str, _Submission] = {}
+        self._at_work: dict[str, AtWork] = {}
+        self._unsaid: deque[Callable[[], None]] = deque()  # what the database has yet to be told, in this order
+        self._renewed = 0.0
+        self.traces = traces
+        self.handed: dict[str, float] = {}  # when a task was given to a worker, by its key
         self._lock = threading.Lock()
         self._reporting = threading.Lock()  # pictures are drawn by one thread at a time
         self._charged: Counter[str] = Counter()
@@ -73,7 +81,7 @@ class Foreman:
         """Raises what went wrong: LeaseLost, ClusterError, or what the database says."""
         verbs.name_registry(self._place.output, self._place.tracking_uri)
         verbs.prepare()
-        while not self._work.acquire():
+        while not self._acquired():
             if self._stop.wait(BEAT):
                 return
         log.info("lease taken", extra={"epoch": self._work.epoch})
@@ -81,7 +89,9 @@ class Foreman:
         for thread in threads:
             thread.start()
         try:
-            with cluster(self._place.address, self._place.workers, Share()) as joined:
+            with cluster(self._place.address, self._place.workers, Share(), WATCHFUL) as joined:
+                about = {"nodes": joined.nodes, "workers": joined.room(), "dashboard": joined.dashboard}
+                log.info("cluster joined", extra=about)
                 self._dispatch(joined)
         finally:
             self._stop.set()
@@ -102,7 +112,7 @@ class Foreman:
                 continue
             batches = (iter([ticket]) for ticket in self.queue) if alone else iter([self.queue])
             for batch in batches:
-                pool = _Pool(joined.pool((), store, self.queue.progress, alone=alone))
+                pool = TicketPool(joined.pool((), store, self.queue.progress, alone=alone), self.handed)
                 dispatcher = Dispatcher(
                     pool,
                     self.queue.sink,
@@ -111,12 +121,15 @@ class Foreman:
                     timeout=lambda ticket: ticket.timeout,
                     retries=lambda ticket: ticket.retries,
                     linger=self.queue.linger if not alone else lambda: False,
+                    rather=self.queue.rather,
+                    dropped=self.queue.dropped,
                     canceled=self._stop.is_set,
                 )
                 try:
                     dispatcher.run(batch)
                 except Canceled:
                     return
+                self.handed.clear()
 
     def _estimate(self, job: AnyJob) -> float:
         if not isinstance(job, TaskJob):
@@ -140,25 +153,52 @@ class Foreman:
             self._problem = self._problem or problem
             self._stop.set()
 
+    def _acquired(self) -> bool:
+        try:
+            return self._work.acquire()
+        except DBAPIError as problem:
+            log.warning("the database is away", extra={"why": str(problem.orig)})
+            return False
+
     def _keep(self) -> None:
         """The lease, the next submissions, what users want, and how far everything is."""
-        renewed = 0.0
+        away = False
         while True:
             ending = self._stop.is_set()
-            if time.monotonic() - renewed > TERM / 4:
-                self._work.renew()
-                renewed = time.monotonic()
-            for submission, wish in self._work.wishes().items():
-                if submission in self._at_work:
-                    self._at_work[submission].wish = wish
-            self._book()
-            for each in list(self._at_work.values()):
-                self._tell(each)
+            try:
+                self._look(ending, away)
+                away = False
+            except DBAPIError as problem:
+                if ending:
+                    raise
+                log.warning("the database is away", extra={"why": str(problem.orig), "unsaid": len(self._unsaid)})
+                away = True
             if ending and not self._at_work:
                 return
-            while not ending and len(self._at_work) < self._place.at_once and self._claim():
-                pass
             self._stop.wait(BEAT) if not ending else time.sleep(0.1)
+
+    def _look(self, ending: bool, back: bool) -> None:
+        """Once. back: the database was away the last time, so it may hold half of what was done then."""
+        if back or time.monotonic() - self._renewed > TERM / 4:
+            self._work.renew()
+            self._renewed = time.monotonic()
+        self._say()
+        if back:
+            self._work.put_back_all_but(set(self._at_work))
+        for submission, wish in self._work.wishes().items():
+            if submission in self._at_work:
+                self._at_work[submission].wish = wish
+        self._book()
+        for each in list(self._at_work.values()):
+            self._tell(each)
+        self._say()
+        while not ending and len(self._at_work) < self._place.at_once and self._claim():
+            pass
+
+    def _say(self) -> None:
+        while self._unsaid:
+            self._unsaid[0]()
+            self._unsaid.popleft()
 
     def _claim(self) -> bool:
         running = Counter(each.row.owner for each in self._at_work.values())
@@ -166,7 +206,8 @@ class Foreman:
         if row is None:
             return False
         log.info("submission claimed", extra={"submission": row.id, "owner": row.owner})
-        each = self._at_work[row.id] = _Submission(row, self)
+        self.traces.span((row.id, f"queued:{row.queued}"), row.queued, row.started or row.queued)
+        each = self._at_work[row.id] = AtWork(row, self)
         each.start()
         return True
 
@@ -176,39 +217,53 @@ class Foreman:
             self._charged.clear()
             self._tasks.clear()
         for owner, seconds in charged.items():
-            self._work.charge(owner, seconds, tasks[owner])
+            self._unsaid.append(partial(self._work.charge, owner, seconds, tasks[owner]))
 
-    def _tell(self, each: "_Submission") -> None:
+    def _tell(self, each: AtWork) -> None:
         over = not each.is_alive()
         for line in each.watch.lines():
-            self._work.note(each.row.id, line)
+            self._unsaid.append(partial(self._work.note, each.row.id, line))
         if (figures := each.watch.figures()) is not None:
-            self._work.progress(each.row.id, *figures)
+            self._unsaid.append(partial(self._work.progress, each.row.id, *figures))
         if over:
             log.info("submission ended", extra={"submission": each.row.id, "state": each.state})
-            publish = each.state in (State.COMPLETE, State.INCOMPLETE)
-            self._work.end(each.row.id, each.state, each.message, publish=publish)
+            publish, now = each.state in (State.COMPLETE, State.INCOMPLETE), time.time()
+            self._unsaid.append(partial(self._work.end, each.row.id, each.state, each.message, publish=publish))
+            self.traces.span(each.path, each.row.started or now, now, {"gauntlet.state": each.state}, each.message)
+            if each.state in ENDED:
+                about = {"gauntlet.owner": each.row.owner, "gauntlet.state": each.state}
+                self.traces.span(each.path[:1], each.row.created, now, about, each.message)
             del self._at_work[each.row.id]
 
     def _publish(self) -> None:
         """One writer drains the outbox, so a tracking server that is away fails nothing."""
         while not self._stop.wait(BEAT):
-            row = self._work.due()
-            if row is None:
-                continue
-            run = runs.Run(self._place.output, row.id)
             try:
-                with self._reporting:
-                    told = verbs.publish(run, results.analysis(run), self._place.tracking_uri, row.owner)
-            except TrackingError as problem:
-                wait = self._work.postpone(row.id, str(problem))
-                log.warning("MLflow was not told", extra={"submission": row.id, "again_in": wait})
-            else:
-                self._work.published(row.id, told[:1])
+                self._publish_one()
+            except DBAPIError as problem:
+                log.warning("the outbox cannot be read", extra={"why": str(problem.orig)})
+
+    def _publish_one(self) -> None:
+        row, began = self._work.due(), time.time()
+        if row is None:
+            return
+        run = runs.Run(self._place.output, row.id)
+        path = (row.id, f"publish:{began}")
+        try:
+            with self._reporting:
+                told = verbs.publish(run, results.analysis(run), self._place.tracking_uri, row.owner)
+        except TrackingError as problem:
+            wait = self._work.postpone(row.id, str(problem))
+            log.warning("MLflow was not told", extra={"submission": row.id, "again_in": wait})
+            self.traces.span(path, began, time.time(), problem=problem.message)
+        else:
+            self._work.published(row.id, told[:1])
+            log.info("MLflow was told", extra={"submission": row.id})
+            self.traces.span(path, began, time.time())
 
     # --- for the threads of submissions
 
-    def carry_out(self, each: "_Submission") -> None:
+    def carry_out(self, each: AtWork) -> None:
         """One submission, from its text to its leaderboard. Raises Stopped, and what the engine raises."""
         row, options = each.row, Options(self._place.output, name=each.row.id, most=self._quotas.tasks)
         suite = intake.accept(row.text.encode())
@@ -226,71 +281,3 @@ class Foreman:
     def note(self, job: AnyJob, outcome: Outcome) -> None:
         if isinstance(job, TaskJob) and not isinstance(outcome, Failed):
             self._timings.note(job.task.cell, job.task.stop - job.task.start, outcome.seconds)
-
-
-class _Submission(threading.Thread):
-    """A submission at work; the workforce of its run."""
-
-    def __init__(self, row: Submission, foreman: Foreman) -> None:
-        super().__init__(name=row.id, daemon=True)
-        self.row = row
-        self.watch = Watch()
-        self.wish: str | None = None
-        self.state = State.QUEUED  # what it becomes
-        self.message = ""
-        self._foreman = foreman
-
-    def run(self) -> None:
-        try:
-            self._foreman.carry_out(self)
-        except Stopped:
-            self.state = {"cancel": State.CANCELED, "pause": State.PAUSED}.get(self.wish or "", State.QUEUED)
-        except GauntletError as problem:
-            self.state, self.message = State.FAILED, str(problem)
-        except Exception as problem:
-            log.exception("a submission met a bug", extra={"submission": self.row.id})
-            self.state, self.message = State.FAILED, f"a bug of the service: {type(problem).__name__}: {problem}"
-
-    def dispatch(
-        self,
-        jobs: Iterator[AnyJob],
-        sink: Sink,
-        *,
-        resources: Resources,
-        progress: Callable[[str, int, int], None],
-        canceled: Callable[[], bool],
-        alone: bool,
-    ) -> None:
-        def told(job: AnyJob, outcome: Outcome, attempts: int) -> None:
-            self._foreman.note(job, outcome)
-            self.watch.failed += isinstance(outcome, Failed) and isinstance(job, TaskJob)
-            sink(job, outcome, attempts)
-
-        self._foreman.queue.dispatch(
-            self.row.owner, self.row.id, jobs, told,
-            resources=resources, progress=progress, canceled=canceled, alone=alone,
-        )  # fmt: skip
-
-
-class _Pool:
-    """Workers that get tickets. The label of a training or fit says whose it is."""
-
-    def __init__(self, pool: RayPool) -> None:
-        self._pool = pool
-
-    def start(self) -> int:
-        return self._pool.start()
-
-    def submit(self, worker: int, job: Ticket) -> None:
-        inner = job.job
-        if isinstance(inner, TrainJob):
-            inner = TrainJob(replace(inner.task, label=f"{job.stream.submission}|{inner.task.label}"))
-        elif isinstance(inner, FitJob):
-            inner = FitJob(replace(inner.task, label=f"{job.stream.submission}|{inner.task.label}"))
-        self._pool.submit(worker, inner)
-
-    def wait(self, seconds: float) -> list[Event]:
-        return self._pool.wait(seconds)
-
-    def stop(self, worker: int) -> None:
-        self._pool.stop(worker)

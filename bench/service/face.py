@@ -3,7 +3,6 @@
 It may be killed at any moment: what it answered 202 to is in the database.
 """
 
-import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,14 +15,17 @@ from starlette.concurrency import run_in_threadpool
 
 from bench import __version__, results, runs
 from bench.service import intake, shapes
-from bench.service.access import Access, Identity, RateLimit, Verb
+from bench.service.access import LINK, Access, Identity, Verb
 from bench.service.around import Around, explain
 from bench.service.database import ENDED, Database, State
+from bench.service.door import Door, body
+from bench.service.face_models import add_models, registry_uri, scan
 from bench.service.figures import Figures
+from bench.service.page import add_page
 from bench.service.queue import PAGE, PRIORITIES, Queue, Quotas, Refused
 from bench.service.stream import Streams
+from bench.service.uploads import Uploads
 
-SLOW = 30.0  # seconds that a body may take to come
 SANDBOX = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 )
@@ -40,43 +42,30 @@ SUITE = {
 }
 
 
-def face(database: Database, output: Path, quotas: Quotas | None = None, rate: float = 20.0) -> FastAPI:
-    """The application. output: the dispatcher's folder. rate: requests per second of one user."""
+def face(
+    database: Database,
+    output: Path,
+    quotas: Quotas | None = None,
+    rate: float = 20.0,
+    tracking_uri: str | None = None,
+    pages: str | None = None,
+) -> FastAPI:
+    """The application. output: the dispatcher's folder. rate: requests per second of one user. tracking_uri: the
+    MLflow in which models are registered. pages: the address at which users see MLflow's pages."""
     app = FastAPI(
         title="Gauntlet", version=__version__, docs_url=None, redoc_url=None, responses=shapes.PROBLEMS,
         description="Submit suites, watch them, fetch what came out. Every request bears a token.",
     )  # fmt: skip
-    queue, access = Queue(database, quotas), Access(database)
+    limits = quotas or Quotas()
+    queue, door = Queue(database, limits), Door(Access(database), rate)
     figures, streams = Figures(database), Streams(queue)
-    limit, guesses = RateLimit(rate, 5 * rate), RateLimit(0.2, 20)
     app.add_middleware(Around, figures=figures)
     explain(app)
+    add_models(app, door, Uploads(database, output / "uploads", limits, scan), registry_uri(output, tracking_uri))
+    add_page(app)
 
-    def who(request: Request, authorization: Annotated[str | None, Header()] = None) -> Identity:
-        address = _address(request)
-        try:
-            found = access.identify(authorization)
-        except Refused as refused:
-            if refused.status == 401 and authorization:
-                guesses.take(address)
-                access.audit(None, address, "identify", "", 401)
-            raise
-        limit.take(found.user)
-        return found
-
-    Who = Annotated[Identity, Depends(who)]  # noqa: N806 - a type
-
-    def recorded(
-        request: Request, me: Identity, verb: str, object_: str, act: Callable[[], Any], status: int = 200
-    ) -> Any:
-        """Do it, and write down who did, or who was not allowed to."""
-        try:
-            done = act()
-        except Refused as refused:
-            access.audit(me, _address(request), verb, object_, refused.status)
-            raise
-        access.audit(me, _address(request), verb, object_, status)
-        return done
+    Who = Annotated[Identity, Depends(door.who)]  # noqa: N806 - types
+    Visitor = Annotated[Identity, Depends(door.visitor)]  # noqa: N806
 
     @app.post(
         "/v1/submissions", status_code=202, response_model=shapes.Submission, openapi_extra={"requestBody": SUITE}
@@ -86,14 +75,14 @@ def face(database: Database, output: Path, quotas: Quotas | None = None, rate: f
     ) -> Any:
         """Hand in a suite. The same Idempotency-Key gives the same submission, however often it is sent."""
         me.need(Verb.SUBMIT)
-        content = await _body(request)
+        content = await body(request, intake.MAX_BYTES, "a suite names its data")
         suite = await run_in_threadpool(intake.accept, content)
 
         def act() -> Any:
             text = content.decode("utf-8-sig")
             return queue.submit(me.user, suite.name, text, key=key, priority=priority, shared=shared)[0]
 
-        made = await run_in_threadpool(recorded, request, me, "submit", suite.name, act, 202)
+        made = await run_in_threadpool(door.recorded, request, me, "submit", suite.name, act, 202)
         response.headers["Location"] = f"/v1/submissions/{made.id}"
         return made
 
@@ -120,7 +109,7 @@ def face(database: Database, output: Path, quotas: Quotas | None = None, rate: f
 
     def control(verb: str, act: Callable[[str], Any], about: str) -> None:
         def changed(request: Request, me: Who, id: Id) -> Any:
-            return recorded(request, me, verb, id, lambda: act(me.control(queue.get(id)).id))
+            return door.recorded(request, me, verb, id, lambda: act(me.control(queue.get(id)).id))
 
         changed.__doc__ = about
         app.post(f"/v1/submissions/{{id}}/{verb}", response_model=shapes.Submission, operation_id=verb)(changed)
@@ -134,7 +123,7 @@ def face(database: Database, output: Path, quotas: Quotas | None = None, rate: f
     def prioritise(request: Request, me: Who, id: Id, wanted: shapes.Priority) -> Any:
         """Among your own submissions that wait, the one with the highest priority is next."""
         act = lambda: queue.prioritise(me.control(queue.get(id)).id, wanted.priority)  # noqa: E731
-        return recorded(request, me, "priority", id, act)
+        return door.recorded(request, me, "priority", id, act)
 
     @app.get("/v1/submissions/{id}/events", response_class=StreamingResponse, responses=_kind("text/event-stream"))
     def events(
@@ -158,13 +147,19 @@ def face(database: Database, output: Path, quotas: Quotas | None = None, rate: f
         response_class=FileResponse,
         responses=_kind("text/html", "application/json"),
     )
-    def leaderboard(me: Who, id: Id, form: Annotated[str, Query(pattern="^(html|json)$")] = "html") -> FileResponse:
-        """The leaderboard of a submission that has ended."""
+    def leaderboard(me: Visitor, id: Id, form: Annotated[str, Query(pattern="^(html|json)$")] = "html") -> FileResponse:
+        """The leaderboard of a submission that has ended. key: of a link, in the place of a token."""
         path = found_run(me, id).reports / f"leaderboard.{form}"
         if not path.is_file():
             raise Refused(404, f"'{id}' has no leaderboard", "it failed, or was canceled")
         kind = "text/html" if form == "html" else "application/json"
         return FileResponse(path, media_type=kind, headers={"Content-Security-Policy": SANDBOX})
+
+    @app.post("/v1/submissions/{id}/link", response_model=shapes.Link)
+    def link(me: Who, id: Id) -> Any:
+        """A link to the leaderboard's page that a browser can follow, for a minute and without a token."""
+        place = f"/v1/submissions/{me.see(queue.get(id)).id}/leaderboard"
+        return {"url": f"{place}?key={door.access.link(me, place)}", "seconds": LINK}
 
     @app.get(
         "/v1/submissions/{id}/records", response_class=FileResponse, responses=_kind("application/vnd.apache.parquet")
@@ -194,10 +189,11 @@ def face(database: Database, output: Path, quotas: Quotas | None = None, rate: f
         return run
 
     @app.get("/v1/me", response_model=shapes.Me)
-    def me_(me: Who) -> Any:
-        """Whose token this is, and what it is good for."""
+    def me_(me: Annotated[Identity, Depends(door.asked)]) -> Any:
+        """Whose token this is, and what it is good for. need: 403 where it is not good for that."""
         return {
             "user": me.user, "role": me.role, "scopes": sorted(me.scopes), "seconds_today": queue.usage(me.user),
+            "mlflow": pages,
         }  # fmt: skip
 
     @app.get("/v1/audit", response_model=shapes.Log)
@@ -208,7 +204,7 @@ def face(database: Database, output: Path, quotas: Quotas | None = None, rate: f
     ) -> Any:
         """Who changed what, or was not let in. For administrators."""
         me.need(Verb.AUDIT)
-        return {"entries": access.audited(limit, before)}
+        return {"entries": door.access.audited(limit, before)}
 
     @app.get("/metrics", response_class=Response, responses=_kind("text/plain"))
     def metrics(me: Who) -> Response:
@@ -227,24 +223,6 @@ def face(database: Database, output: Path, quotas: Quotas | None = None, rate: f
         return {"status": "ok", "dispatcher": "at work" if figures.lease() > 0 else "away"}
 
     return app
-
-
-async def _body(request: Request) -> bytes:
-    """Raises Refused: 413 as soon as there is too much, 408 where it does not come."""
-    content = bytearray()
-    try:
-        async with asyncio.timeout(SLOW):
-            async for chunk in request.stream():
-                content += chunk
-                if len(content) > intake.MAX_BYTES:
-                    raise Refused(413, f"larger than {intake.MAX_BYTES >> 10} KiB", "a suite names its data")
-    except TimeoutError:
-        raise Refused(408, f"the body did not come within {SLOW:g} s") from None
-    return bytes(content)
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client else ""
 
 
 def _kind(*kinds: str) -> dict[int | str, dict[str, Any]]:

@@ -4,24 +4,27 @@ Each user has a clock that runs with the seconds of workers that their tasks tak
 out, the truth when it has ended); the user whose clock is behind is next, and among a user's own submissions the one
 whose clock is behind. So users who ask at the same time get the same share, however many submissions or tasks they
 have: start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996). Who comes (back) starts where the others are: idling
-earns nothing.
+earns nothing. A worker may stay with the submissions whose models it has loaded as long as nobody is more than a few
+seconds behind (locality before strict fairness, within bounds: Zaharia et al., EuroSys 2010).
 
 Timings need the machine for themselves. They wait until nothing else is at work, but not for ever.
 """
 
+import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bench.dispatch import Canceled
 from bench.jobs import AnyJob
 from bench.suite import Resources
-from bench.worker import Measured, Outcome
+from bench.worker import Failed, Measured, Outcome
 
 PATIENCE = 60.0  # seconds that timings wait for others, and others for timings
 LINGER = 20.0  # seconds that workers are kept when there is nothing to do
+SLACK = 5.0  # seconds that a user or a submission may get ahead since a worker has its model loaded
 GLANCE = 0.2  # seconds between two looks at whether a submission was canceled
 
 Sink = Callable[[AnyJob, Outcome, int], None]
@@ -39,7 +42,10 @@ class Stream:
     progress: Callable[[str, int, int], None]
     alone: bool
     since: float
+    number: int  # tells it from others of the same submission
     clock: float = 0.0  # seconds that its tasks have taken
+    group: str = ""  # of the task that was handed out last
+    gone: bool = False  # nobody waits for the tasks of it that are on workers
     open: int = 0  # tasks that were handed out and have not ended
     over: bool = False  # no more tasks come
     problem: Exception | None = None
@@ -60,11 +66,12 @@ class Ticket:
 
     @property
     def group(self) -> str:
-        return f"{self.stream.submission}|{self.job.group}"
+        """Its model, for this submission and this time: a model that could not be loaded may be tried again later."""
+        return f"{self.stream.number}|{self.job.group}"
 
     @property
     def timeout(self) -> float:
-        return self.stream.resources.timeout
+        return self.stream.resources.timeout + self.job.least_seconds
 
     @property
     def retries(self) -> int:
@@ -91,6 +98,7 @@ class FairQueue:
     _alone: bool = False
     _turn: float = 0.0  # when the present kind of tasks began to have its turn
     _idle: float | None = None  # since when there has been nothing to do
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     # --- by the threads of submissions
 
@@ -105,12 +113,13 @@ class FairQueue:
         progress: Callable[[str, int, int], None],
         canceled: Callable[[], bool],
         alone: bool,
+        abandoned: Callable[[], bool] = lambda: False,
     ) -> None:
         """Until every job has ended. Raises Canceled, and whatever the jobs or the sink raise.
 
-        After Canceled, the sink may be told of tasks that were on workers.
+        After Canceled, the sink may be told of tasks that were on workers; abandoned: whether these should not go on.
         """
-        stream = Stream(owner, submission, jobs, sink, resources, progress, alone, self.clock())
+        stream = Stream(owner, submission, jobs, sink, resources, progress, alone, self.clock(), next(self._numbers))
         with self._changed:
             others = [self._times.get(other.owner, 0.0) for other in self._streams]
             if others and all(other.owner != owner for other in self._streams):
@@ -127,6 +136,7 @@ class FairQueue:
                         raise Canceled
                     self._changed.wait(GLANCE)
             finally:
+                stream.gone = stream.problem is not None or abandoned()
                 self._streams.remove(stream)
         if stream.problem:
             raise stream.problem
@@ -139,19 +149,28 @@ class FairQueue:
     def __next__(self) -> Ticket:
         with self._changed:
             while (stream := self._next()) is not None:
-                job = self._job(stream)
-                if job is None:
-                    continue
-                ticket = Ticket(job, stream, self.estimate(job), self.clock())
-                stream.open += 1
-                if (flying := self._flying.get(job.key)) is not None:
-                    flying.append(ticket)  # somebody else's very same task: its outcome is for both
-                    continue
-                self._flying[job.key] = [ticket]
-                self._count[stream.owner] += 1
-                self._pass(stream, ticket.estimate)
-                return ticket
+                if (ticket := self._ticket(stream)) is not None:
+                    return ticket
             raise StopIteration
+
+    def rather(self, groups: Collection[str]) -> Ticket | None:
+        """A task of a submission whose last one was of these groups, unless that left others too far behind."""
+        with self._changed:
+            ready = self._ready()
+            known = [stream for stream in ready if stream.group in groups]
+            if not known:
+                return None
+            stream, (ahead, mine, _) = min(((s, self._rank(s)) for s in known), key=lambda pair: pair[1])
+            least = min(self._rank(other) for other in ready)[0]
+            own = min(other.clock for other in ready if other.owner == stream.owner)
+            return None if ahead - least > SLACK or mine - own > SLACK else self._ticket(stream)
+
+    def dropped(self, ticket: Ticket) -> bool:
+        """Whether nobody waits for this task any more."""
+        if not ticket.stream.gone:
+            return False
+        with self._changed:
+            return all(waiting.stream.gone for waiting in self._flying[ticket.key])
 
     def sink(self, ticket: Ticket, outcome: Outcome, attempts: int) -> None:
         """An outcome: for whoever asked for this task."""
@@ -162,6 +181,8 @@ class FairQueue:
             waiting = self._flying.pop(ticket.key)
         self.charge(ticket.stream.owner, took)
         for each in waiting:
+            if each.stream.gone and isinstance(outcome, Failed):
+                continue  # what was canceled does not fail
             try:
                 each.stream.sink(each.job, outcome, attempts)
             except Exception as problem:  # noqa: BLE001 - it ends this submission, and is raised in its thread
@@ -211,13 +232,35 @@ class FairQueue:
     # --- inside
 
     def _next(self) -> Stream | None:
+        return min(self._ready(), key=self._rank, default=None)
+
+    def _ready(self) -> list[Stream]:
         waiting = [stream for stream in self._streams if not stream.over and not stream.problem]
         if any(stream.alone is not self._alone for stream in waiting) and self.clock() - self._turn > PATIENCE:
-            return None  # the others have waited long enough
-        ready = [
+            return []  # the others have waited long enough
+        return [
             stream for stream in waiting if stream.alone is self._alone and self._count[stream.owner] < self.in_flight
         ]
-        return min(ready, key=lambda s: (self._times.get(s.owner, 0.0), s.clock, s.since), default=None)
+
+    def _rank(self, stream: Stream) -> tuple[float, float, float]:
+        """Lowest first."""
+        return self._times.get(stream.owner, 0.0), stream.clock, stream.since
+
+    def _ticket(self, stream: Stream) -> Ticket | None:
+        """The stream's next task; None where it has none, or where the very same one is on its way for somebody."""
+        job = self._job(stream)
+        if job is None:
+            return None
+        ticket = Ticket(job, stream, self.estimate(job), self.clock())
+        stream.open += 1
+        stream.group = ticket.group
+        if (flying := self._flying.get(job.key)) is not None:
+            flying.append(ticket)  # its outcome is for both
+            return None
+        self._flying[job.key] = [ticket]
+        self._count[stream.owner] += 1
+        self._pass(stream, ticket.estimate)
+        return ticket
 
     def _job(self, stream: Stream) -> AnyJob | None:
         try:

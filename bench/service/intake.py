@@ -1,8 +1,10 @@
 """What a suite from the network may say: registered names and plain values. No module, no path, no address, no import.
 
-A suite on one's own disk may do all that, since its author is who runs it. Here they are not.
+A suite on one's own disk may do all that, since its author is who runs it. Here they are not. The same holds for the
+arguments of a model that is registered over the network.
 """
 
+import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -22,6 +24,7 @@ SOURCE = "suite"  # what stands before line and column in messages
 # What paths, addresses and import strings have and no argument needs (a fraction such as 8/255 is read as a number).
 SUSPICIOUS = re.compile(r"[/\\:~\x00]|^\.")
 PLACES = {"path", "file", "weights", "factory", "uri", "tracking_uri", "url", "repository"}
+TRUST = {"trusted"}  # of adapters whose files can run code
 RESOURCES = {"cpus_per_worker", "gpus_per_worker"}  # they belong to whoever runs the service
 LIMITS = {"threads": 64, "batch_size": 65_536, "timeout": 86_400, "retries": 10}
 
@@ -33,6 +36,20 @@ def accept(content: bytes) -> Suite:
         raise refusal([*document.findings, *findings])
     with tempfile.TemporaryDirectory(prefix="gauntlet-intake-") as nowhere:
         return parse(content, SOURCE, Path(nowhere), load_plugins=no_plugins)
+
+
+def accept_model(adapter: str, args: Mapping[str, Any]) -> None:
+    """Whether a model with these arguments, and weights from an upload, may be registered. Raises SuiteError."""
+    document = read(json.dumps({"adapter": adapter, "args": args}).encode(), "model")
+    findings = list(_walk(document, document.data, ()))
+    if adapter not in REGISTRIES["adapters"]:
+        findings.append(document.find(("adapter",), REGISTRIES["adapters"].unknown(adapter)))
+    for key in TRUST & args.keys():
+        findings.append(
+            document.find(("args", key), "is decided where the file lies, not over the network", of_key=True)
+        )
+    if document.findings or findings:
+        raise refusal([*document.findings, *findings])
 
 
 def _refused(document: Document) -> Iterator[Finding]:

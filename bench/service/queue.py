@@ -39,6 +39,9 @@ class Quotas:
     in_flight: int = 1000  # tasks on workers at once
     tasks: int = 1_000_000  # tasks of one submission
     seconds: float = 7 * 86400.0  # seconds of a worker on a day; what exceeds it waits for the next
+    bytes: int = 10 << 30  # of uploads, and of the registered models that came of them
+    upload: int = 2 << 30  # bytes of one file of weights
+    uploads: int = 100  # files that have not been registered
 
 
 class Queue:

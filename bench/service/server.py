@@ -1,16 +1,13 @@
-"""Processes: the face under uvicorn, the dispatcher, and the small supervisor that keeps both alive."""
+"""What a process of the service needs: log lines, signals, and uvicorn under the face."""
 
 import json
 import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -20,9 +17,6 @@ from bench.errors import OperatorError
 
 HEADERS = 16 << 10  # bytes of a request's line and headers that have come without their end
 SUPERVISED = "GAUNTLET_SUPERVISED"  # set for children: their stdin ends when the supervisor does
-SLOWEST = 30.0  # seconds between two starts of what dies again and again
-STEADY = 60.0  # seconds after which a process counts as well
-GRACE = 40.0  # seconds that children have to end
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +47,19 @@ def log_lines() -> None:
 
 def serve(app: FastAPI, host: str, port: int) -> None:
     """Answer HTTP until SIGTERM. Raises OperatorError where the port is taken."""
+    must_be_free(host, port, "--port")
+    uvicorn.Server(configuration(app, host, port)).run()
+
+
+def must_be_free(host: str, port: int, option: str) -> None:
+    """Raises OperatorError where somebody else listens. option: what names another port."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as problem:
-            raise OperatorError(f"cannot listen at {host}:{port}: {problem.strerror}", "--port names another") from None
-    uvicorn.Server(configuration(app, host, port)).run()
+            why = problem.strerror
+            raise OperatorError(f"cannot listen at {host}:{port}: {why}", f"{option} names another") from None
 
 
 def configuration(app: FastAPI, host: str, port: int) -> uvicorn.Config:
@@ -84,63 +84,6 @@ def end_with_supervisor() -> None:
 
 
 def _wait_for_end() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1024):  # not sys.stdin, whose lock Python needs to end
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-@dataclass
-class Child:
-    """A process that is started again when it dies, sooner or later."""
-
-    name: str
-    command: Sequence[str]
-    environment: Mapping[str, str] = field(default_factory=dict)
-    process: "subprocess.Popen[bytes] | None" = None
-    started: float = 0.0
-    due: float = 0.0
-    deaths: int = 0
-
-    def look(self, now: float) -> None:
-        if self.process is not None:
-            if self.process.poll() is None:
-                return
-            self.deaths = 1 if now - self.started > STEADY else self.deaths + 1
-            wait = min(SLOWEST, 0.5 * 2.0 ** (self.deaths - 1))
-            code, self.process, self.due = self.process.returncode, None, now + wait
-            log.warning("a process has died", extra={"child": self.name, "code": code, "again_in": wait})
-        if now >= self.due:
-            environment = {**os.environ, **self.environment, SUPERVISED: "1"}
-            self.process = subprocess.Popen(self.command, env=environment, stdin=subprocess.PIPE)
-            self.started = now
-            log.info("started", extra={"child": self.name, "pid": self.process.pid})
-
-    def stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-
-    def wait(self, until: float) -> None:
-        if self.process is None:
-            return
-        try:
-            self.process.wait(max(0.1, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            log.warning("killed, since it did not end", extra={"child": self.name})
-            self.process.kill()
-            self.process.wait()
-
-
-def supervise(children: Sequence[Child]) -> None:
-    """Keep these processes alive until SIGTERM or SIGINT; then end them."""
-    stop = threading.Event()
-    on_signal(stop.set)
-    try:
-        while not stop.is_set():
-            for child in children:
-                child.look(time.monotonic())
-            stop.wait(0.2)
-    finally:
-        for child in children:
-            child.stop()
-        until = time.monotonic() + GRACE
-        for child in children:
-            child.wait(until)

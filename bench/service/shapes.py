@@ -1,12 +1,15 @@
 """What the face answers with: the shapes of its JSON, as OpenAPI tells them."""
 
 import time
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bench.models import Entry as Version
 from bench.service import database
 from bench.service.queue import PRIORITIES
+
+MODEL_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
 
 
 class Shape(BaseModel):
@@ -62,6 +65,79 @@ class Priority(BaseModel):
     priority: int = Field(ge=PRIORITIES[0], le=PRIORITIES[-1], strict=True)
 
 
+class Link(Shape):
+    """An address that opens one page without a token, for `seconds`."""
+
+    url: str
+    seconds: float
+
+
+class NewUpload(BaseModel):
+    """A file of weights that is about to be sent."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    file: Annotated[str, Field(pattern=MODEL_NAME)]
+    """Its name, without a folder."""
+    size: int = Field(ge=1, le=2**53, strict=True)
+    """Bytes."""
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """SHA-256, hexadecimal."""
+
+
+class Upload(Shape):
+    """A file of weights on its way in."""
+
+    id: str
+    owner: str
+    file: str
+    size: int
+    digest: str
+    state: str
+    """`open` while bytes are missing, `ready` once it is complete and scanned, `registered` with a model."""
+    received: int
+    """Bytes that have come: the offset of the next piece."""
+    kind: str | None
+    """`safetensors`, `onnx` or `torch`."""
+    model: str | None
+    """`NAME/VERSION` that it became."""
+    created: float
+
+
+class Uploads(Shape):
+    """Uploads, the latest first."""
+
+    uploads: list[Upload]
+
+
+class NewModel(BaseModel):
+    """What an upload is to become."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    name: Annotated[str, Field(pattern=MODEL_NAME)]
+    adapter: Annotated[str, Field(min_length=1, max_length=100)]
+    """Its registered name (`gauntlet list adapters`)."""
+    args: dict[str, Any] = {}
+    """The adapter's arguments, without `weights`."""
+    upload: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+
+
+class Model(Shape):
+    """A version of a registered model."""
+
+    name: str
+    version: int
+    adapter: str
+    """Empty for a model that something else than Gauntlet registered."""
+    owner: str
+    created: float
+
+
+class Models(Shape):
+    """Registered models, by name, the newest version first."""
+
+    models: list[Model]
+
+
 class Me(Shape):
     """Whose token this is."""
 
@@ -70,6 +146,8 @@ class Me(Shape):
     scopes: list[str]
     seconds_today: float
     """Seconds of workers that the user's tasks have taken today (UTC)."""
+    mlflow: str | None = None
+    """Where MLflow's pages are, where the service knows."""
 
 
 class Entry(Shape):
@@ -96,6 +174,19 @@ class Health(Shape):
 
     status: str
     dispatcher: str | None = None
+
+
+def columns(row: database.Base) -> dict[str, Any]:
+    """A row of the database by the names of its columns."""
+    return {column.key: getattr(row, column.key) for column in row.__table__.columns}
+
+
+def model(entry: Version) -> Model:
+    """A version in the registry, as the face tells it."""
+    return Model(
+        name=entry.name, version=entry.version, adapter=entry.adapter, owner=entry.owner,
+        created=entry.created.timestamp(),
+    )  # fmt: skip
 
 
 def iso(seconds: float | None) -> str:

@@ -101,6 +101,14 @@ class Work:
             say(session, chosen.id, "state", State.RUNNING, now)
             return chosen
 
+    def put_back_all_but(self, at_work: set[str]) -> None:
+        """What is said to run and is not at work waits again: a database that went away may have kept a claim of which
+        it could not tell any more."""
+        with self._acting() as session:
+            for found in session.scalars(select(Submission).where(Submission.state == State.RUNNING)):
+                if found.id not in at_work:
+                    self._put_back(session, found, self._clock())
+
     def wishes(self) -> dict[str, str]:
         """By submission: whether its user wants it paused or canceled."""
         with self._database.reading() as session:

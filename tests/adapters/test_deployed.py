@@ -156,6 +156,33 @@ def test_what_makes_no_sense_is_told_before_anything_runs(fields, message):
         Deployed(**({"model": FLOAT} | fields))
 
 
+@pytest.mark.parametrize("target", ["eager", "compile", "onnx"])
+@pytest.mark.parametrize(
+    ("adapter", "args", "reason"),
+    [
+        ("lstm", {}, "token ids"),
+        ("doubly_nested", {}, "stops at another network for each input"),
+        ("block_drop", {}, "its policy picks other blocks"),
+    ],
+)
+def test_what_another_runtime_cannot_follow_is_refused_before_it_is_trained(target, adapter, args, reason):
+    with pytest.raises(ValueError, match=rf"'{adapter}' cannot be converted, because .*{reason}"):
+        Deployed(model={"adapter": adapter, "args": args}, target=target)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "fixed"), [("doubly_nested", {"subnet": [2, 1]}), ("block_drop", {"policy": False})]
+)
+def test_one_network_of_a_dynamic_family_is_converted(adapter, fixed, digits):
+    args = {"data": {"dataset": "digits"}, "train": {"epochs": 1}, **fixed}
+    deployed = Deployed(model={"adapter": adapter, "args": args}, target="onnx")
+    weights = deployed.original().training().train(digits, None, 0, Silent())
+    model = deployed.build(deployed.training().train(digits, weights, 0, Silent()))
+    x = inputs(digits)
+    assert torch.allclose(model.logits(x), model.source.logits(x), atol=1e-4)
+    assert model.runtime == "onnxruntime"
+
+
 def test_an_unknown_float_model_is_told_with_the_nearest_name():
     with pytest.raises(PluginError, match="did you mean 'small_cnn'"):
         Deployed(model={"adapter": "small_cn"}, target="onnx")

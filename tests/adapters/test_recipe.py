@@ -14,6 +14,7 @@ from adapters.digits import Digits
 from adapters.recipe import Recipe, noisy, rate, train
 from adapters.recipe_adversary import Adversary, craft, epsilons
 from bench.contracts import Bounds, Report
+from bench.errors import PluginError
 
 UNIT = Bounds(0.0, 1.0)
 
@@ -213,6 +214,14 @@ def test_so_many_labels_are_noisy_and_none_of_them_by_chance_right():
     assert changed.max() == 9
     assert torch.equal(noisy(y, 0.0, seed=0), y)
     assert not torch.equal(noisy(y, 0.25, seed=1), changed)
+
+
+def test_where_all_labels_are_equal_none_can_be_noisy():
+    y = torch.zeros(8, dtype=torch.int64)
+    assert torch.equal(noisy(y, 0.0, seed=0), y)
+    assert torch.equal(noisy(y, 0.1, seed=0), y), "a tenth of eight, rounded down, is none"
+    with pytest.raises(PluginError, match="two classes or more"):
+        noisy(y, 0.5, seed=0)
 
 
 def test_a_name_is_an_adversary_and_fgsm_takes_no_steps():

@@ -5,8 +5,10 @@ from pydantic import ValidationError
 
 import attacks.fgsm  # noqa: F401 - registers the attack
 import tests.detectors.plugins  # noqa: F401 - registers a model and its data
+from adapters.cnn import Cnn
+from adapters.quantised import Quantised
 from adapters.refusing import Refusing
-from bench import contracts, measure, plugins
+from bench import contracts, measure, plugins, resolve
 from bench.contracts import DatasetChoice, Norm
 from bench.errors import PluginError
 from bench.metrics import robustness
@@ -102,3 +104,28 @@ def test_what_cannot_refuse_is_told_before_anything_runs() -> None:
         Refusing(adapter="t_small", fit_on=FIT_ON).build(None)
     with pytest.raises(PluginError, match="no weights of adapter 'refusing'"):
         Refusing(adapter="t_small", fit_on=FIT_ON).build(b"something")
+
+
+TEACHER = {"adapter": "small_cnn", "args": {"epochs": 1}}
+MODELS = {
+    "the model that refuses": (Refusing, {"adapter": "t_small", "fit_on": FIT_ON}, "t_small"),
+    "its detector": (Refusing, {"adapter": "t_small", "fit_on": FIT_ON}, "odin_pca"),
+    "a teacher": (Cnn, {"data": {"dataset": "digits"}, "train": {"teacher": TEACHER}}, "small_cnn"),
+    "the teacher of what is quantised": (
+        Quantised,
+        {"model": {"adapter": "cnn"}, "scheme": "b", "train": {"teacher": {"adapter": "small_cnn"}}},
+        "small_cnn",
+    ),
+    "the control of what is quantised": (Quantised, {"model": {"adapter": "cnn"}}, "cnn"),
+}
+
+
+@pytest.mark.parametrize(("adapter", "fields", "inside"), MODELS.values(), ids=MODELS)
+def test_the_source_of_what_is_inside_is_a_part_of_the_identity(adapter, fields, inside, monkeypatch) -> None:
+    model = adapter(**fields)
+    before = resolve._source(model)
+    assert resolve._source(adapter(**fields)) == before
+    edited = (contracts.adapters if inside in contracts.adapters else contracts.detectors).get(inside)
+    real = resolve.source_digest
+    monkeypatch.setattr(resolve, "source_digest", lambda cls: "edited" if cls is edited else real(cls))
+    assert resolve._source(model) != before

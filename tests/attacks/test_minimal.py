@@ -76,6 +76,43 @@ def test_finds_the_distance_of_the_nearest_hyperplane(attack: Attack, slack: flo
     assert float(ratio.median()) < slack, ratio
 
 
+class Noisy(Linear):
+    """The same, its logits drawn anew around their mean at every pass."""
+
+    stochastic = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes, self.random = 0, torch.Generator().manual_seed(2)
+
+    def logits(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        return self.net(x) + 4 * torch.randn(len(x), 3, generator=self.random)
+
+
+def test_cw_with_eot_breaks_the_mean_of_a_stochastic_model_where_single_passes_break_a_draw() -> None:
+    mean = Linear()
+    x = 2 * torch.randn(60, 6, generator=torch.Generator().manual_seed(1))
+    y = mean.logits(x).argmax(1)
+    broken, steps = {}, 60
+    for eot in (1, 40):
+        model = Noisy()
+        attack = CarliniWagner(steps=steps, binary_search=1, initial_const=1, learning_rate=0.02, eot=eot)
+        moved = attack.run(model, x, y, None, digits.streams(60))
+        broken[eot] = float((mean.logits(moved).argmax(1) != y).double().mean())
+        assert model.passes == (steps + 1) * eot
+    assert broken[40] > broken[1] + 0.2, broken
+
+
+def test_cw_with_eot_asks_a_deterministic_model_once() -> None:
+    model = Linear()
+    x = 2 * torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
+    y = model.logits(x).argmax(1)
+    plain, averaged = (CarliniWagner(steps=20, eot=eot).run(model, x, y, None, digits.streams(5)) for eot in (1, 9))
+    assert torch.equal(plain, averaged)
+    assert (CarliniWagner().averages, CarliniWagner(eot=9).averages) == (False, True)
+
+
 def medians(attack: Attack) -> tuple[float, float]:
     """Median distance, inf for what stands, and the share that is broken."""
     x, y = digits.right(50)

@@ -72,6 +72,8 @@ class Free(Dots):
 
 
 class _Still(Attack):
+    exhaustive: ClassVar[bool] = True
+
     def run(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom) -> Tensor:
         return x
 
@@ -83,6 +85,18 @@ class Step(_Still):
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2)
     steps: int = Field(10, ge=1)
     fraction: float = 0.5
+
+
+@attack("t_endless")
+class Endless(_Still):
+    """Does not say when it ends, and needs all classes."""
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.L2,)
+    exhaustive: ClassVar[bool] = False
+
+    @property
+    def takes_targets(self) -> bool:
+        return False
 
 
 @attack("t_lib.near")

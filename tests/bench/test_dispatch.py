@@ -2,10 +2,11 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 
-from bench.dispatch import IN_FLIGHT, Alive, Canceled, Dispatcher, Done, Event, Lost, Ready
+from bench.dispatch import GRACE, IN_FLIGHT, Alive, Canceled, Dispatcher, Done, Event, Lost, Ready
 from bench.errors import ClusterError
 from bench.records import Reason
 from bench.worker import Failed, Measured, Outcome
@@ -193,3 +194,85 @@ def test_a_run_that_is_canceled_stops_its_workers_and_says_so():
     with pytest.raises(Canceled):
         dispatch(pool, jobs(1000), canceled=lambda: pool.now > 20)
     assert not pool.queues
+
+
+def changes(pool: FakePool, groups: dict[str, str]) -> int:
+    """How often a worker got a job of another group than its last."""
+    by_worker: dict[int, list[str]] = {}
+    for worker, key in pool.log:
+        by_worker.setdefault(worker, []).append(groups[key])
+    return sum(a != b for mine in by_worker.values() for a, b in pairwise(mine))
+
+
+def test_a_worker_rather_gets_a_job_whose_model_it_has_loaded():
+    made = [Job(f"t{i}", f"model{i % 8}") for i in range(160)]
+    groups = {job.key: job.group for job in made}
+    plain = FakePool()
+    dispatch(plain, made)
+
+    left = deque(made)
+    asked: list[list[str]] = []
+
+    def rather(loaded) -> Job | None:
+        asked.append(list(loaded))
+        found = next((job for job in left if job.group in loaded), None)
+        if found is not None:
+            left.remove(found)
+        return found
+
+    def source():
+        while left:
+            yield left.popleft()
+
+    pool, ended = FakePool(), {}
+    Dispatcher(
+        pool, lambda job, *_: ended.setdefault(job.key), workers=2, timeout=10.0, retries=0, clock=pool.clock,
+        rather=rather,
+    ).run(source())  # fmt: skip
+    assert len(ended) == 160
+    assert changes(plain, groups) > 100 > 20 > changes(pool, groups)
+    assert max(map(len, asked)) == 2, "a worker keeps two models"
+
+
+def test_a_job_that_was_asked_for_by_its_model_is_held_against_the_quarantine_too():
+    pool = FakePool({"b0": ["cannot load"] * 9})
+    more = deque(Job(f"b{i}", "broken") for i in range(1, 5))
+
+    def rather(loaded) -> Job | None:
+        return more.popleft() if more and "broken" in loaded and pool.now > 5 else None
+
+    ended: dict[str, Outcome] = {}
+    Dispatcher(
+        pool, lambda job, outcome, _: ended.update({job.key: outcome}), workers=1, timeout=10.0, retries=0,
+        clock=pool.clock, rather=rather,
+    ).run(iter([Job("b0", "broken"), *jobs(20)]))  # fmt: skip
+    assert len(ended) == 25
+    assert all(isinstance(ended[f"b{i}"], Failed) for i in range(5))
+    assert [key for _, key in pool.log if key.startswith("b")] == ["b0"], "none was tried in vain"
+
+
+def test_a_job_that_nobody_waits_for_any_more_is_killed_after_a_moment_and_the_others_are_measured():
+    pool = FakePool({"t0": ["hangs"] * 9})
+    canceled = {"t0", "t9"}
+    ended: dict[str, tuple[Outcome, int, float]] = {}
+    Dispatcher(
+        pool, lambda job, outcome, attempts: ended.update({job.key: (outcome, attempts, pool.now)}), workers=2,
+        timeout=1000.0, retries=5, clock=pool.clock, dropped=lambda job: job.key in canceled and pool.now > 3,
+    ).run(iter(jobs(20)))  # fmt: skip
+    outcome, attempts, when = ended["t0"]
+    assert isinstance(outcome, Failed)
+    assert attempts == 1, "it is not tried again"
+    assert 3 + GRACE < when < 3 + GRACE + 4
+    assert isinstance(ended["t9"][0], Failed), "it was never tried"
+    assert "t9" not in [key for _, key in pool.log]
+    assert sum(isinstance(outcome, Measured) for outcome, *_ in ended.values()) == 18
+
+
+def test_a_job_for_which_somebody_waits_again_goes_on():
+    pool = FakePool({"t0": ["works on"] * 20})
+    ended: dict[str, Outcome] = {}
+    Dispatcher(
+        pool, lambda job, outcome, _: ended.update({job.key: outcome}), workers=1, timeout=1000.0, retries=0,
+        clock=pool.clock, dropped=lambda job: 3 < pool.now < 6,
+    ).run(iter(jobs(1)))  # fmt: skip
+    assert isinstance(ended["t0"], Measured)

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from bench.contracts import Attack, Bounds, Classifier, Detector, Gradients, Knowledge, Norm, Samples
 from bench.detection import detected
 from bench.errors import PluginError
-from bench.measure import attacked, clean, distances
+from bench.measure import attacked, clean
 from bench.metering import Metered, Passes, Untouched, predictions
 from bench.randomness import SampleRandom
+from bench.strikes import distances
 
 N = 8
 

@@ -72,6 +72,25 @@ def test_what_is_removed_is_gone_and_the_rest_stays(name: str, linear: str, trac
     assert register(name, linear, {}, weights, tracking_uri) == 1, "the name is free again"
 
 
+def test_the_curves_of_a_training_stand_in_the_run_that_the_version_names(
+    name: str, linear: str, tracking_uri: str
+) -> None:
+    curves = {"loss": [2.0, 1.0, float("nan")], "channels/conv1": [16.0, 8.0, 4.0]}
+    assert register(name, linear, {}, fitted()[2], tracking_uri, owner="ada", curves=curves) == 1
+    with connect(tracking_uri) as client:
+        made = client.get_model_version(name, "1")
+        assert made.tags["gauntlet.weights"] == show(name, tracking_uri)[1].weights.digest
+        assert made.tags["gauntlet.owner"] == "ada"
+        run = client.get_run(made.run_id)
+        assert (run.info.status, run.info.run_name) == ("FINISHED", name)
+        told = client.get_metric_history(made.run_id, "training/channels/conv1")
+        assert sorted((point.step, point.value) for point in told) == [(1, 16.0), (2, 8.0), (3, 4.0)]
+        loss = client.get_metric_history(made.run_id, "training/loss")
+        assert sorted((point.step, point.value) for point in loss) == [(1, 2.0), (2, 1.0)]
+        remove(name, tracking_uri)
+        assert client.get_run(made.run_id).info.lifecycle_stage == "deleted"
+
+
 @pytest.mark.parametrize("change", ["one bit", "cut short", "gone"])
 def test_tampered_weights_are_noticed(name: str, linear: str, mlflow_file: str, change: str) -> None:
     _, _, weights = fitted()

@@ -1,13 +1,17 @@
 """A plan covers every sample once, and a key changes with everything that decides a record and nothing else."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.jobs import TaskJob
 from bench.plan import DatasetRef, EvaluationRef, ModelRef, Resolved, planned
 from bench.records import Kind
+from bench.service.fair import Ticket
+from bench.suite import Resources
 
 
 def model(**changes: Any) -> ModelRef:
@@ -93,6 +97,14 @@ def test_timings_come_last_and_belong_to_one_hardware():
     assert [cell.count for cell in plan.cells()] == [3, 3, 1, 1]
     other = resolved(evaluations=(latency.model_copy(update={"hardware": "h2"}),))
     assert set(keys(plan)).isdisjoint(keys(other))
+
+
+def test_what_a_probe_is_told_to_last_comes_on_top_of_the_timeout():
+    mlperf = attack(label="mlperf", kind=Kind.PROBE, exclusive=True, hardware="h1", least_seconds=600.0)
+    plan = resolved(evaluations=(mlperf, attack()))
+    quick, long = (TaskJob(next(cell.tasks())) for cell in plan.cells())
+    stream = SimpleNamespace(resources=Resources(timeout=10.0), submission="s")
+    assert [Ticket(job, stream, 1.0, 0.0).timeout for job in (quick, long)] == [10.0, 610.0]
 
 
 def test_a_pattern_chooses_cells():

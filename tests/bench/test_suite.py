@@ -102,6 +102,24 @@ def test_the_metrics_of_a_suite_are_known_before_it_runs(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
+        (
+            "attack: t_lib.near",
+            "attack: t_endless, epsilons: [1]",
+            "budget: is missing: 't_endless' says neither how many",
+        ),
+        (
+            "attack: t_lib.near",
+            "attack: t_endless, epsilons: [1], budget: {queries: 5}, goal: random",
+            "goal: 't_endless' needs all classes of the model, and a goal with a target leaves a choice of two",
+        ),
+        ("args: {steps: 5}", "goal: nearest", "goal: must be "),
+        ("args: {steps: 5}", "budget: {queries: 0}", "budget.queries: must be at least 1, got 0"),
+        (
+            "args: {steps: 5}",
+            "budget: {quries: 1, queries: 2}",
+            "budget.quries: unknown key 'quries' - did you mean 'queries'?",
+        ),
+        ("args: {steps: 5}", "budget: {}", "a budget limits `gradients`, `queries` or `seconds`: give one of them"),
         ("name: mine", "name: My Suite", "1:7: name: must be lower-case letters, digits, '-' and '_'"),
         ("name: mine", "name: 3", "1:7: name: must be text, got 3 (put it in quotes)"),
         ("name: mine", "nam: mine", "1:1: nam: unknown key 'nam' - did you mean 'name'? (keys here: name, seed,"),

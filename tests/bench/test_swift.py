@@ -123,6 +123,25 @@ class Counting(nn.Module):
         return self.head(x.flatten(1)) * (2.0 if x.shape[0] > 1 else 1.0)
 
 
+def test_equal_inputs_of_a_maximum_are_no_disagreement_and_a_wrong_gradient_is_one() -> None:
+    x, _ = digits.right(8)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = nn.Conv2d(1, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10)
+    flat = x.clone()
+    flat[:2] = 0.5  # inside, all windows of the pooling hold four equal values
+    tied = digits.DigitsNet(nn.Sequential(*layers).eval().requires_grad_(False))
+    assert isinstance(swift(tied, flat), Swift)
+
+    class Steeper(digits.DigitsNet):
+        def logits(self, x: Tensor) -> Tensor:
+            return super().logits(0.9 * x.detach() + 0.1 * x + 0.9 * (x - x.detach()) * 1.01)
+
+    steeper = Steeper(tied.net)
+    torch.testing.assert_close(steeper.logits(x), tied.logits(x))
+    assert swift(steeper, x) is steeper
+
+
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_a_model_that_cannot_be_imitated_is_attacked_as_it_is() -> None:
     x, _ = digits.right(8)

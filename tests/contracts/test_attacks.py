@@ -45,6 +45,7 @@ BUDGET: dict[str, dict[str, Any]] = {
     "fab": {"steps": 5},
     "fab_t": {"steps": 5, "targets": 2},
     "square": {"queries": 60},
+    "substitute": {"args": {"steps": 5}, "images": 20, "rounds": 2, "epochs": 3, "hidden": [16]},
     "pgd": {"steps": 5},
     "orthogonal_pgd": {"steps": 5},
     "foolbox.binarization_refinement": {},
@@ -77,15 +78,27 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AutoAttack, "attacks", parts)
 
 
-def attack(name: str) -> Attack:
-    return registry.build(name, BUDGET.get(name, {}))
+def attack(name: str, model: Classifier | None = None) -> Attack:
+    """With a small budget; one that learns has learnt about the model."""
+    made = registry.build(name, BUDGET.get(name, {}))
+    return made.restore(made.fit(model or digits.model(), lessons(model or digits.model()), 0)) if made.fits else made
+
+
+def lessons(model: Classifier) -> Samples:
+    """Random inputs of the model, for attacks that learn about it."""
+    low, high = model.bounds
+    x = torch.rand(30, *model.input_shape, generator=torch.Generator().manual_seed(1)) * (high - low) + low
+    names = ("",) * model.classes
+    labels = np.zeros(30, dtype=np.int64)
+    return Samples(labels, lambda i: x[torch.from_numpy(i)], tuple(model.input_shape), model.bounds, names, "lessons")
 
 
 def run(name: str, x: torch.Tensor, y: torch.Tensor, start: int = 0, bounds: Bounds = Bounds(0, 1)) -> torch.Tensor:  # noqa: B008
-    made = attack(name)
+    model = digits.model(bounds)
+    made = attack(name, model)
     width = 1.0 if made.norm == "l0" else bounds.high - bounds.low
     epsilon = None if made.minimal else EPSILON[made.norm] * width
-    return made.run(digits.model(bounds), x, y, epsilon, digits.streams(len(x), start))
+    return made.run(model, x, y, epsilon, digits.streams(len(x), start))
 
 
 def distance(a: torch.Tensor, b: torch.Tensor, norm: str) -> torch.Tensor:
@@ -186,7 +199,7 @@ def test_takes_samples_that_are_misclassified_already(name: str) -> None:
 
 def records(name: str, model: Classifier, x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
     """What the engine records of the attack on these samples."""
-    made = attack(name)
+    made = attack(name, model)
     data = Samples(y.numpy(), lambda i: x[torch.from_numpy(i)], tuple(x.shape[1:]), model.bounds, ("",) * 10, "digest")
     return attacked(made, (EPSILON[made.norm],), "t", model, data, np.arange(len(x)), 0).to_pydict()
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.contracts import (
     Adapter,
+    Allowance,
     Attack,
     Bounds,
     Classifier,
@@ -138,6 +139,10 @@ class LabShove(Attack):
     norms = NORMS
     tries: int = 3
     pause: float = 0.0  # seconds per call
+
+    @property
+    def allowance(self) -> Allowance:
+        return Allowance(queries=self.tries)
 
     def run(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom) -> Tensor:
         assert epsilon is not None

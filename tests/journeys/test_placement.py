@@ -30,6 +30,7 @@ class Traced(Attack):
     """Waits."""
 
     norms = (Norm.LINF,)
+    exhaustive = True
     norm: Norm = Norm.LINF
 
     def run(self, model, x, y, epsilon, random):

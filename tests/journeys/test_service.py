@@ -1,11 +1,11 @@
 """The service as it is run: processes, HTTP, two users, and everything killed once while it works."""
 
 import signal
-import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import psutil
 import pytest
@@ -14,6 +14,7 @@ import yaml
 
 from bench.client import Client
 from tests.journeys.conftest import Project
+from tests.service.conftest import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -34,22 +35,22 @@ SUITES = {
 
 
 class Service:
-    """`gauntlet up` in a folder."""
+    """`gauntlet up` in a folder. more: words of its command line, instead of two workers and no MLflow server."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, output: Path | None = None, more: Sequence[str] = ()) -> None:
         self.project = project
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.output = output or project.folder / "service"
         self.log = (project.folder / "service.log").open("wb")
+        words = more or ("--workers", "2", "--no-mlflow")
         self.process = subprocess.Popen(
-            project.command("up", "--output", "service", "--port", str(self.port), "--workers", "2"),
+            project.command("up", "--output", str(self.output), "--port", str(self.port), *words),
             cwd=project.folder, env=project.environment(), stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
         )  # fmt: skip
 
     def client(self, user: str) -> Client:
-        words = ("tokens", "create", user, "--role", "submitter", "--output", "service")
+        words = ("tokens", "create", user, "--role", "submitter", "--output", str(self.output))
         return Client(self.url, self.project.here(*words).strip().splitlines()[-1])
 
     def wait(self) -> float:
@@ -76,7 +77,7 @@ class Service:
         return found[0]
 
     def records(self) -> int:
-        return len(list((self.project.folder / "service" / "store" / "records").rglob("*.parquet")))
+        return len(list((self.output / "store" / "records").rglob("*.parquet")))
 
     def reach(self, count: int) -> None:
         deadline = time.monotonic() + 300

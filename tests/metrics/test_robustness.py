@@ -124,10 +124,10 @@ def test_the_median_distance_has_no_value_where_half_of_the_samples_stand() -> N
 
 def test_passes_are_of_the_samples_that_were_attacked() -> None:
     table = cells.attack("pgd", [[True]] * 4, [0.1], right=[False, True, True, True]).table
-    metric = robustness.passes(table, "backwards")
-    assert metric is not None
-    assert (metric.value, metric.n) == (2.0, 3)
-    assert robustness.passes(table.slice(0, 1), "forwards") is None
+    found = robustness.passes(table)
+    assert (found["backwards"].value, found["backwards"].n) == (2.0, 3)
+    assert (found["most_backwards"].value, found["most_backwards"].low) == (3.0, None)
+    assert robustness.passes(table.slice(0, 1)) == {}
 
 
 def test_records_without_a_verdict_per_epsilon_are_refused() -> None:

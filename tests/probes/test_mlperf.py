@@ -47,6 +47,10 @@ def test_a_single_stream_run_gives_the_ninetieth_percentile_of_one_query_and_is_
     assert kinds(figures["mlperf_valid/single_stream"]) == {"uncertified"}
 
 
+def test_a_certified_run_has_its_ten_minutes():
+    assert SingleStream().least_seconds() == 600
+
+
 def test_a_multi_stream_query_holds_eight_samples():
     figures, model = measured(MultiStream(seconds=0.4))
     assert figures["mlperf_ms/multi_stream_p99"].value >= 2

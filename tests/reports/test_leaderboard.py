@@ -49,7 +49,22 @@ def test_every_figure_and_every_remark_is_in_the_table_at_any_width(width: int) 
         assert text in table
     assert "binary: latency_ms/p50: simulated: binary weights in float arithmetic" in table
     assert "binary: cw failed on 104 samples (timeout): no answer within 600 s" in table
-    assert "lost is not ranked: no value for Worst case L∞ ≤ 0.1" in table
+    assert "lost: not ranked: no value for Worst case L∞ ≤ 0.1" in table
+
+
+def _said(rows: list[Row], columns: tuple[str, ...]) -> list[str]:
+    page = render(rows, View("quickstart", "a1b2", rank_by="clean_accuracy", columns=columns), "md")
+    return [line.removeprefix("- ").replace("\\", "") for line in page.splitlines() if line.startswith("- ")]
+
+
+def test_what_holds_of_several_models_is_said_once_and_of_the_figures_that_are_shown() -> None:
+    flags = ["latency_ms/p50: simulated: signs", "macs: simulated: signs", "energy_j/input: unavailable: no counter"]
+    rows = [row("a", flags=flags), row("b", flags=flags), row("c", flags=flags[2:])]
+    assert _said(rows, ("clean_accuracy",)) == ["a, b: latency_ms/p50, macs: simulated: signs"]
+    assert _said(rows, ("clean_accuracy", "macs", "energy_j/input")) == [
+        "a, b: macs: simulated: signs",
+        "all models: energy_j/input: unavailable: no counter",
+    ]
 
 
 def test_a_name_cannot_move_the_cursor_or_style_the_terminal() -> None:
@@ -66,7 +81,7 @@ def test_json_has_exactly_the_promised_shape() -> None:
     assert len(document["rows"]) == len(given)
     for found in document["rows"]:
         own = {name: value for name, value in found.items() if name not in ("rank", "not_ranked", "published")}
-        assert list(own) == ["model", "dataset", "metrics", "flags", "failures", "hardware"]
+        assert list(own) == ["model", "dataset", "metrics", "flags", "failures", "hardware", "threats"]
         assert Row.model_validate(own) == given[found["model"], found["dataset"]]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from bench.dispatch import Canceled
 from bench.records import Reason
-from bench.service.fair import PATIENCE, FairQueue, Ticket
+from bench.service.fair import PATIENCE, SLACK, FairQueue, Ticket
 from bench.suite import Resources
 from bench.worker import Failed, Measured, Outcome
 
@@ -38,13 +38,15 @@ class House:
         self.threads: dict[str, threading.Thread] = {}
         self.canceled: set[str] = set()
 
-    def submit(self, owner: str, name: str, jobs: list[Job], *, alone: bool = False, sink=None) -> None:
+    def submit(
+        self, owner: str, name: str, jobs: list[Job], *, alone: bool = False, sink=None, abandon: bool = False
+    ) -> None:
         def body() -> None:
             try:
                 self.queue.dispatch(
                     owner, name, iter(jobs), sink or (lambda job, outcome, _: self.told.append((name, job.key))),
                     resources=Resources(), progress=lambda *figures: self.progress.append((name, *figures)),
-                    canceled=lambda: name in self.canceled, alone=alone,
+                    canceled=lambda: name in self.canceled, alone=alone, abandoned=lambda: abandon,
                 )  # fmt: skip
             except BaseException as problem:  # noqa: BLE001
                 self.errors[name] = problem
@@ -232,3 +234,70 @@ def test_equal_users_get_equal_shares(users: int):
     for index in range(users):
         house.submit(f"u{index}", f"s{index}", jobs(f"{index}-", 300, 1 + index % 3))
     assert jain(list(house.serve(users * 60, workers=16).values())) > 0.99
+
+
+def test_a_worker_stays_with_a_submission_but_gets_nobody_far_ahead():
+    house = House()
+    house.queue.turn(0)
+    for name in ("ann", "bob", "cid", "dan"):
+        house.submit(name, name, jobs(name, 300))
+    loaded: list[str] = []
+    got: Counter[str] = Counter()
+    changes, last = 0, ""
+    for _ in range(400):
+        first = next(house.queue) if not loaded else None
+        ticket = first or house.queue.rather(loaded) or next(house.queue)
+        loaded = [*[group for group in loaded if group != ticket.group], ticket.group][-2:]
+        changes, last = changes + (ticket.group != last), ticket.group
+        house.end(ticket)
+        got[ticket.stream.owner] += 1
+        assert max(got.values()) - min(got[name] for name in ("ann", "bob", "cid", "dan")) <= 2 * SLACK
+    assert changes < 200, "half as often as strictly in turn"
+    assert jain([float(count) for count in got.values()]) > 0.99
+
+
+def test_nothing_of_a_model_that_no_submission_has():
+    house = House()
+    house.submit("ann", "one", jobs("a", 3))
+    assert house.queue.rather(["another"]) is None
+    house.canceled.add("one")
+
+
+def test_what_was_canceled_is_dropped_unless_somebody_else_waits_for_the_same():
+    house = House()
+    house.submit("ann", "one", [Job("same"), Job("own")], abandon=True)
+    house.submit("bob", "two", [Job("same")])
+    same, own = next(house.queue), next(house.queue)
+    assert next(house.queue, None) is None
+    assert not house.queue.dropped(same)
+    house.canceled.add("one")
+    house.join("one")
+    assert house.queue.dropped(own)
+    assert not house.queue.dropped(same), "bob waits for it"
+    house.end(own, Failed(Reason.WORKER, "canceled"))
+    house.end(same)
+    house.join("two")
+    assert house.told == [("one", "same"), ("two", "same")], "what was canceled does not fail"
+
+
+def test_what_is_paused_ends_by_itself():
+    house = House()
+    house.submit("ann", "one", jobs("a", 3))
+    ticket = next(house.queue)
+    house.canceled.add("one")
+    house.join("one")
+    assert not house.queue.dropped(ticket)
+    house.end(ticket, Failed(Reason.WORKER, "died"))
+    assert house.told == [("one", "a0")]
+
+
+def test_a_model_that_could_not_be_loaded_may_be_tried_again_by_the_same_submission():
+    house = House()
+    groups = []
+    for _ in range(2):
+        house.submit("ann", "one", [Job("a")])
+        ticket = next(house.queue)
+        groups.append(ticket.group)
+        house.end(ticket)
+        house.join("one")
+    assert len(set(groups)) == 2

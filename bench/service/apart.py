@@ -1,0 +1,40 @@
+"""What reads strangers' files works in a process of its own: with little memory, little time, and no secrets of ours.
+
+So a file that breaks its reader costs its sender an answer of 400, and the face nothing.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+from bench.service.queue import Refused
+
+SECONDS = 120.0
+MEMORY = 8 << 30  # bytes, private ones (RLIMIT_DATA)
+
+
+def apart(job: str, given: Mapping[str, Any], *, seconds: float = SECONDS, memory: int = MEMORY) -> dict[str, Any]:
+    """What a job of bench.service.inside answers. Raises Refused: 400 where the file is at fault, 503 where something
+    around it is away."""
+    command = [sys.executable, "-m", "bench.service.inside", job]
+    with tempfile.TemporaryDirectory(prefix="gauntlet-apart-") as folder:
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("GAUNTLET_")}
+        try:
+            done = subprocess.run(
+                command, input=json.dumps({**given, "memory": memory}), env={**ours, "TMPDIR": folder},
+                capture_output=True, text=True, timeout=seconds, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise Refused(400, f"reading it took more than {seconds:g} s", "is it a model?") from None
+    try:
+        told: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        last = done.stderr.strip().splitlines()[-1:] or [f"code {done.returncode}"]
+        raise Refused(400, f"reading it broke the reader: {last[0][:200]}", "is it damaged?") from None
+    if "error" in told:
+        raise Refused(told["status"], told["error"], told["hint"])
+    return told

@@ -1,0 +1,94 @@
+"""The door of the face: who comes in, how often, with how much, and what is written down of it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import Header, Query, Request
+
+from bench.service.access import Access, Identity, RateLimit, Verb
+from bench.service.queue import Refused
+
+SLOW = 30.0  # seconds that a body may take to come
+
+
+class Door:
+    """rate: requests per second of one user, of which five seconds' worth may come at once."""
+
+    def __init__(self, access: Access, rate: float) -> None:
+        self.access = access
+        self._limit = RateLimit(rate, 5 * rate)
+        self._guesses = RateLimit(0.2, 20)
+
+    def who(self, request: Request, authorization: Annotated[str | None, Header()] = None) -> Identity:
+        """Whoever sends this request. Raises Refused: 401, 429."""
+        return self._let_in(request, lambda: self.access.identify(authorization), guess=bool(authorization))
+
+    def asked(
+        self,
+        request: Request,
+        authorization: Annotated[str | None, Header()] = None,
+        need: Annotated[Verb | None, Query()] = None,
+    ) -> Identity:
+        """The same for a proxy that asks whether to let somebody through. A browser may say its token as a password,
+        and can only look with it: another site can make a browser send passwords. Raises Refused: 403 as well."""
+        found = self._let_in(
+            request,
+            lambda: self.access.identify(authorization, basic=need in (None, Verb.READ)),
+            guess=bool(authorization),
+        )
+        if need is not None:
+            found.need(need)
+        return found
+
+    def visitor(
+        self,
+        request: Request,
+        authorization: Annotated[str | None, Header()] = None,
+        key: Annotated[str | None, Query(max_length=128)] = None,
+    ) -> Identity:
+        """Whoever sends this request, or whoever made the link that leads here."""
+        if key is None:
+            return self.who(request, authorization)
+        return self._let_in(request, lambda: self.access.follow(key, request.url.path), guess=True)
+
+    def recorded(
+        self, request: Request, me: Identity, verb: str, object_: str, act: Callable[[], Any], status: int = 200
+    ) -> Any:
+        """Do it, and write down who did, or who was not allowed to."""
+        try:
+            done = act()
+        except Refused as refused:
+            self.access.audit(me, _address(request), verb, object_, refused.status)
+            raise
+        self.access.audit(me, _address(request), verb, object_, status)
+        return done
+
+    def _let_in(self, request: Request, identify: Callable[[], Identity], *, guess: bool) -> Identity:
+        try:
+            found = identify()
+        except Refused as refused:
+            if refused.status == 401 and guess:
+                self._guesses.take(_address(request))
+                self.access.audit(None, _address(request), "identify", "", 401)
+            raise
+        self._limit.take(found.user)
+        return found
+
+
+async def body(request: Request, most: int, hint: str) -> bytes:
+    """Raises Refused: 413 as soon as there is more than `most` bytes, 408 where it does not come."""
+    content = bytearray()
+    try:
+        async with asyncio.timeout(SLOW):
+            async for chunk in request.stream():
+                content += chunk
+                if len(content) > most:
+                    raise Refused(413, f"larger than {most >> 10} KiB", hint)
+    except TimeoutError:
+        raise Refused(408, f"the body did not come within {SLOW:g} s") from None
+    return bytes(content)
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""

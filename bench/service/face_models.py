@@ -1,0 +1,129 @@
+"""The face's requests about weights and models: send a file in pieces, register what it is, list, retire."""
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Path as InPath
+from starlette.concurrency import run_in_threadpool
+
+from bench import models, tracking
+from bench.service import intake, shapes
+from bench.service.access import Identity, Verb
+from bench.service.apart import apart
+from bench.service.door import Door, body
+from bench.service.queue import PAGE, Refused
+from bench.service.uploads import OPEN, PIECE, READY, Uploads
+
+Id = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
+Name = Annotated[str, InPath(pattern=shapes.MODEL_NAME)]
+Version = Annotated[int, InPath(ge=1, le=2**31 - 1)]
+Offset = Annotated[int, Query(ge=0, le=2**53)]
+BINARY = {
+    "required": True,
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+}
+BUILDERS = 2  # models that one face builds at a time, to see whether they can be built
+
+
+def scan(path: Path) -> str:
+    """The kind of a file, found out in a process of its own. Raises Refused: 400."""
+    return str(apart("scan", {"path": str(path)})["kind"])
+
+
+def add_models(app: FastAPI, door: Door, uploads: Uploads, uri: str) -> None:
+    """uri: the MLflow whose registry it is."""
+    Who = Annotated[Identity, Depends(door.who)]  # noqa: N806 - a type
+    building, asking = asyncio.Semaphore(BUILDERS), threading.Lock()
+
+    def told(upload: Any) -> shapes.Upload:
+        return shapes.Upload.model_validate({**shapes.columns(upload), "received": uploads.received(upload)})
+
+    @app.post("/v1/uploads", status_code=201, response_model=shapes.Upload)
+    def begin(request: Request, me: Who, wanted: shapes.NewUpload) -> Any:
+        """Announce a file of weights: safetensors, ONNX, or a torch file of plain tensors."""
+        me.need(Verb.SUBMIT)
+        act = lambda: uploads.begin(me.user, wanted.file, wanted.size, wanted.digest)  # noqa: E731
+        return told(door.recorded(request, me, "upload", wanted.file, act, 201))
+
+    @app.get("/v1/uploads", response_model=shapes.Uploads)
+    def page(me: Who, limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE) -> Any:
+        """Your uploads, the latest first; to maintainers everybody's."""
+        me.need(Verb.SUBMIT)
+        return {"uploads": [told(row) for row in uploads.page(me.owners, limit)]}
+
+    @app.get("/v1/uploads/{id}", response_model=shapes.Upload)
+    def show(me: Who, id: Id) -> Any:
+        """How much of it has come: a sender that was cut off goes on from there."""
+        return told(me.handle(uploads.get(id)))
+
+    @app.put("/v1/uploads/{id}", response_model=shapes.Upload, openapi_extra={"requestBody": BINARY})
+    async def append(request: Request, me: Who, id: Id, offset: Offset) -> Any:
+        """The next bytes of the file, 4 MiB at the most; `offset` is how many have come before."""
+        row = await run_in_threadpool(lambda: me.handle(uploads.get(id)))
+        piece = await body(request, PIECE, "send it in smaller pieces")
+        await run_in_threadpool(uploads.append, row, offset, piece)
+        return await run_in_threadpool(told, row)
+
+    @app.post("/v1/uploads/{id}/finish", response_model=shapes.Upload)
+    async def finish(request: Request, me: Who, id: Id) -> Any:
+        """All bytes have come: they are held against the digest and scanned. What is refused is thrown away."""
+        act = lambda: uploads.finish(me.handle(uploads.get(id)))  # noqa: E731
+        async with building:
+            return told(await run_in_threadpool(door.recorded, request, me, "finish", id, act))
+
+    @app.delete("/v1/uploads/{id}", status_code=204)
+    def discard(request: Request, me: Who, id: Id) -> None:
+        """Throw an upload away."""
+        door.recorded(request, me, "discard", id, lambda: uploads.remove(me.handle(uploads.get(id))), 204)
+
+    def versions() -> list[models.Entry]:
+        with asking:  # MLflow's client changes the warnings of the process while it is asked
+            return models.list_models(uri)
+
+    @app.get("/v1/models", response_model=shapes.Models)
+    def list_models(me: Who) -> Any:
+        """Every version of every registered model: what a suite may name under `registered:`."""
+        me.need(Verb.READ)
+        return {"models": [shapes.model(entry) for entry in versions()]}
+
+    @app.post("/v1/models", status_code=201, response_model=shapes.Model)
+    async def register(request: Request, me: Who, wanted: shapes.NewModel) -> Any:
+        """Register an upload under a name: the adapter builds it once, in a process of its own, to see that it can."""
+
+        def act() -> Any:
+            me.need(Verb.REGISTER)
+            row = uploads.get(wanted.upload)
+            if row.state == OPEN:
+                raise Refused(409, f"'{row.id}' is not finished", "its owner has to send the rest")
+            if row.state != READY:
+                raise Refused(409, f"'{row.id}' is {row.model} already", "a model is registered once")
+            intake.accept_model(wanted.adapter, wanted.args)
+            given = {"path": str(uploads.path(row)), "file": row.file, "uri": uri, "owner": row.owner}
+            made = apart("register", {**given, **wanted.model_dump(include={"name", "adapter", "args"})})
+            uploads.registered(row, f"{wanted.name}/{made['version']}")
+            return next(e for e in versions() if (e.name, e.version) == (wanted.name, made["version"]))
+
+        async with building:
+            return shapes.model(await run_in_threadpool(door.recorded, request, me, "register", wanted.name, act, 201))
+
+    @app.delete("/v1/models/{name}/{version}", status_code=204)
+    def retire(request: Request, me: Who, name: Name, version: Version) -> None:
+        """Take a version out of the registry: suites cannot name it any more. What was measured stays."""
+
+        def act() -> None:
+            me.need(Verb.REGISTER)
+            if all((entry.name, entry.version) != (name, version) for entry in versions()):
+                raise Refused(404, f"no registered model '{name}/{version}'", "`gauntlet models list` shows all")
+            with asking:
+                models.remove(f"{name}/{version}", uri)
+            uploads.retired(f"{name}/{version}")
+
+        door.recorded(request, me, "retire", f"{name}/{version}", act, 204)
+
+
+def registry_uri(output: Path, tracking_uri: str | None) -> str:
+    """Where models are registered: the MLflow that the dispatcher looks them up in."""
+    return tracking_uri or tracking.default_uri(output)

@@ -1,0 +1,74 @@
+"""A face that is up, with its database, for the tests of a module."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+import uvicorn
+
+from bench import plugins
+from bench.client import Client
+from bench.service.access import Access, Role, Verb
+from bench.service.database import Database
+from bench.service.face import face
+from bench.service.queue import Queue, Quotas
+from bench.service.server import configuration
+from bench.service.uploads import Uploads
+from bench.service.work import Work
+from tests.service.conftest import free_port
+
+QUOTAS = Quotas(waiting=10_000, bytes=4_000_000, upload=2_000_000, uploads=50)
+
+
+def announced(content: bytes, **other: object) -> dict[str, object]:
+    """An upload as its sender announces it."""
+    digest = hashlib.sha256(content).hexdigest()
+    return {"file": "w.safetensors", "size": len(content), "digest": digest, **other}
+
+
+@dataclass
+class House:
+    url: str
+    database: Database
+    access: Access
+    queue: Queue
+    work: Work
+    folder: Path
+    uploads: Uploads
+
+    def token(self, user: str, role: Role = Role.SUBMITTER, *scopes: Verb) -> str:
+        return self.access.create(user, role, scopes)
+
+    def client(self, user: str, role: Role = Role.SUBMITTER) -> Client:
+        return Client(self.url, self.token(user, role))
+
+    def call(self, method: str, path: str, token: str | None = None, **more) -> requests.Response:
+        headers = {**({"Authorization": f"Bearer {token}"} if token else {}), **more.pop("headers", {})}
+        return requests.request(method, self.url + path, headers=headers, timeout=20, **more)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    plugins.load_built_in()
+    folder = tmp_path_factory.mktemp("service")
+    database = Database(f"sqlite:///{folder}/service.db")
+    database.upgrade()
+    port = free_port()
+    app = face(database, folder, QUOTAS, rate=10_000)
+    server = uvicorn.Server(configuration(app, "127.0.0.1", port))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    work = Work(database)
+    assert work.acquire()
+    uploads = Uploads(database, folder / "uploads", QUOTAS, lambda path: "torch")
+    yield House(f"http://127.0.0.1:{port}", database, Access(database), Queue(database, QUOTAS), work, folder, uploads)
+    server.should_exit = True
+    thread.join(20)
+    database.close()
