@@ -144,7 +144,7 @@ def source_digest(cls: type) -> str:
 
 ENGINE = (  # beside bench.contracts: what measures, and what plugins call of the engine to make a figure or weights
     *("detection", "disturbance", "examples", "gpu", "gradient_checks", "levels", "measure", "memory", "metering"),
-    *("randomness", "records", "saliency", "swift", "token_ids"),
+    *("randomness", "records", "saliency", "swift", "swift_layers", "token_ids"),
 )
 
 

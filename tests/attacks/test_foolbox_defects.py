@@ -14,10 +14,13 @@ from attacks.fmn import FastMinimumNorm
 from attacks.foolbox_import import Misclassification, PyTorchModel, exported
 from attacks.pgd import ProjectedGradientDescent
 from attacks.simba import SimpleBlackBox
+from bench import plugins
 from bench.contracts import Attack, Bounds, Classifier, Norm, Samples
 from bench.contracts import attacks as registry
 from bench.measure import attacked
 from tests.attacks import digits
+
+plugins.load_built_in()
 
 
 def records(attack: Attack, epsilons: tuple[float, ...], x: Tensor, y: Tensor, model: Classifier) -> dict[str, Any]:
@@ -125,10 +128,11 @@ def test_descent_hands_back_what_broke_on_the_way_and_not_its_last_iterate(name:
 def test_nothing_leaves_the_ball_by_as_much_as_a_rounding(name: str) -> None:
     """Foolbox overshoots by 2e-8: x + .1 is no float, and the nearest one may lie outside."""
     x, y = digits.data()[0][:300], digits.data()[1][:300]
-    budget = {"steps": 5} if name not in ("fgsm", "square") else {"queries": 30} if name == "square" else {}
+    budgets: dict[str, dict[str, Any]] = {"fgsm": {}, "square": {"queries": 30}, "apgd_ce": {"steps": 5}}
+    budget = budgets.get(name, {"steps": 5, "step_size" if name == "pgd" else "abs_stepsize": 0.05})
     moved = registry.build(name, budget).run(digits.model(), x, y, 0.1, digits.streams(300))
     assert float((moved.double() - x.double()).abs().max()) <= 0.1
-    foreign = exported.LinfPGD(steps=5, random_start=False).run(
+    foreign = exported.LinfPGD(steps=5, abs_stepsize=0.05, random_start=False).run(
         theirs(digits.model()), x, Misclassification(y), epsilon=0.1
     )
     assert float((foreign.double() - x.double()).abs().max()) > 0.1
