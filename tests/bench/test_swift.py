@@ -140,8 +140,8 @@ def test_near_ties_of_bfloat16_are_settled_in_float32() -> None:
     """Two classes whose scores differ by less than bfloat16 can tell."""
     x = torch.linspace(0.4999, 0.5001, 41)[:, None, None, None].repeat(1, 1, 2, 2)
     head = nn.Linear(4, 2)
-    head.weight.data = torch.stack([torch.full((4,), 1.0), torch.full((4,), -1.0)])
-    head.bias.data = torch.tensor([0.0, 4.0])
+    head.weight.data = torch.stack([torch.full((4,), 1.0), torch.full((4,), 0.5)])
+    head.bias.data = torch.tensor([0.0, 1.0])
     model = digits.DigitsNet(nn.Sequential(nn.Flatten(), head).eval().requires_grad_(False))
     rough = swift(model, x, GradientPasses.BFLOAT16)
     assert isinstance(rough, Swift)
