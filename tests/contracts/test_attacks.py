@@ -283,7 +283,7 @@ def copes(name: str, model: Classifier) -> None:
     assert not told, f"{name}, a batch of one: {told}"
     if not model.stochastic and not isinstance(attack(name), MinMaxUniversal):  # its samples share a perturbation
         assert alone["broken"][0] == found["broken"][0], name
-    made = attack(name)
+    made = attack(name, model)
     radius = None if made.minimal else EPSILON[made.norm]
     none = made.run(model, x[:0], y[:0], radius, digits.streams(0))
     assert none.shape == (0, *x.shape[1:]), name
