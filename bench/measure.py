@@ -125,7 +125,7 @@ def attacked(
     asked = swift(seen, x) if attack.swift else seen
     passes = Passes.zero(n)
     keeper = Keeper(x, model.bounds, keep)
-    joint = Joint(attack, epsilons, model, indices)
+    joint = Joint(attack, epsilons, model, indices, budget)
     gains = np.full(n, np.nan)  # of texts
 
     targets = _targets(goal, scores, labels, seed, indices)

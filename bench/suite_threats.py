@@ -13,7 +13,8 @@ def unstated(asked: Iterable[tuple[Keys, Mapping[str, Any]]], budget: object) ->
     for keys, entry in asked:
         if (attack := _built(entry)) is None:
             continue
-        if not attack.allowance.stated and not attack.exhaustive and not entry.get("budget") and not budget:
+        exhaustive = attack.exhaustive or any(getattr(part, "exhaustive", False) for part in attack.inner_plugins())
+        if not attack.allowance.stated and not exhaustive and not entry.get("budget") and not budget:
             yield (
                 (*keys, "budget"),
                 f"is missing: '{attack.name}' says neither how many steps nor how many queries it takes: limit "

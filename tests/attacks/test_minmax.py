@@ -10,7 +10,7 @@ from attacks.minmax import Game, MinMax
 from attacks.minmax_ensemble import MinMaxEnsemble, MinMaxTransformations
 from attacks.minmax_universal import MinMaxUniversal
 from attacks.transformations import Transformation
-from bench.contracts import Bounds, Classifier, Norm, Samples
+from bench.contracts import Bounds, Budget, Classifier, Norm, Samples
 from bench.errors import PluginError
 from bench.measure import attacked
 from bench.metrics.joint import figures
@@ -259,3 +259,5 @@ def test_several_epsilons_are_refused_before_any_pass() -> None:
     data = Samples(y.numpy(), lambda i: x[torch.from_numpy(i)], (2,), Bounds(0, 1), ("", ""), "digest")
     with pytest.raises(PluginError, match="asked at one epsilon, got 2"):
         attacked(MinMaxEnsemble(), (0.1, 0.2), "t", Slope(0.5), data, np.arange(4), 0)
+    with pytest.raises(PluginError, match="cannot be held to a budget"):
+        attacked(MinMaxEnsemble(), (0.1,), "t", Slope(0.5), data, np.arange(4), 0, budget=Budget(queries=5))
