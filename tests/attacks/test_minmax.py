@@ -7,7 +7,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from attacks.minmax import Game, MinMax
-from attacks.minmax_ensemble import MinMaxEnsemble, MinMaxTransformations
+from attacks.minmax_ensemble import MinMaxEnsemble
+from attacks.minmax_transformations import MinMaxTransformations
 from attacks.minmax_universal import MinMaxUniversal
 from attacks.transformations import Transformation
 from bench.contracts import Bounds, Budget, Classifier, Norm, Samples
