@@ -1,4 +1,4 @@
-"""Several models of one kind, each trained from random numbers of its own: Lakshminarayanan et al. 2017."""
+"""Several models as one: of one kind, each from its own random numbers (Lakshminarayanan et al. 2017), or of many."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,24 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from adapters.torch_classifier import TorchClassifier
-from bench.contracts import Adapter, Classifier, Plugin, Report, Samples, Training, adapter, adapters
+from bench.contracts import (
+    Adapter,
+    AdapterChoice,
+    Classifier,
+    DatasetChoice,
+    Gradients,
+    Plugin,
+    Realisation,
+    Report,
+    Samples,
+    Training,
+    adapter,
+    adapters,
+)
 from bench.errors import PluginError
 from bench.randomness import seed_of
+
+DEFAULT = 5  # members: Lakshminarayanan et al. 2017, section 3.3
 
 
 class Mixture(nn.Module):
@@ -34,9 +49,15 @@ class EnsembleClassifier(TorchClassifier):
         first, modules = members[0], [member.module for member in members if member.module is not None]
         if len(modules) < len(members):
             raise PluginError("an ensemble needs members that are torch modules")
+        if len({(tuple(member.input_shape), member.bounds, member.classes) for member in members}) > 1:
+            raise PluginError("the members of an ensemble take different inputs, or tell different classes apart")
+        worst_first = (Gradients.NONE, Gradients.SURROGATE, Gradients.EXACT)
+        same = all(member.realisation is first.realisation for member in members)
         super().__init__(
             Mixture(modules), input_shape=first.input_shape, bounds=first.bounds, classes=first.classes,
-            gradients=first.gradients, stochastic=first.stochastic, realisation=first.realisation,
+            gradients=min((member.gradients for member in members), key=worst_first.index),
+            stochastic=any(member.stochastic for member in members),
+            realisation=first.realisation if same else Realisation.SIMULATED,
         )  # fmt: skip
         self._members = tuple(members)
 
@@ -46,65 +67,89 @@ class EnsembleClassifier(TorchClassifier):
 
 @adapter("ensemble")
 class EnsembleAdapter(Adapter):
-    """The mean of several models of one adapter, each trained with a seed of its own.
+    """The mean of several models: of one adapter, each trained with a seed of its own, or of several adapters.
 
-    `adapter` and `args` say how a member is built; it has to be one that is trained. The detector `ensemble` asks how
-    far the members disagree.
+    `adapter` and `args` say how each of `members` is built, or `of` names different ones; they have to be trained here,
+    and `of` on the same data from random weights. The detector `ensemble` asks how far the members disagree, the attack
+    `minmax_ensemble` fools all of them.
     """
 
-    adapter: str
+    adapter: str | None = None
     args: dict[str, Any] = Field(default_factory=dict)
-    members: Annotated[int, Field(ge=2, le=100)] = 5
+    members: Annotated[int, Field(ge=2, le=100)] | None = Field(
+        default=None, description="how many of `adapter`; 5 where it is left out"
+    )
+    of: Annotated[tuple[AdapterChoice, ...], Field(max_length=100)] = Field(
+        default=(), description="the members, as `{adapter: NAME, args: {...}}`, in the place of `adapter`"
+    )
 
     @model_validator(mode="after")
     def _trained(self) -> "EnsembleAdapter":
-        if self.inside().training() is None:
-            raise ValueError(f"adapter: '{self.adapter}' is not trained here: its members would all be the same")
+        if (self.adapter is None) == (not self.of):
+            raise ValueError("an ensemble has either `adapter:`, for members of one kind, or `of:`, a list of them")
+        if len(self.of) == 1 or (self.of and self.members is not None):
+            raise ValueError("of: name two members or more, each by itself (`members` counts those of one `adapter`)")
+        first, *_ = self.kinds()
+        for member in self.kinds():
+            if (training := member.training()) is None:
+                raise ValueError(f"adapter: '{member.name}' is not trained here: its members would all be the same")
+            if self.of and (training.parent is not None or training.data != _data(first)):
+                raise ValueError(f"of: '{member.name}' starts from another model, or has other data than the first")
         return self
 
-    def inside(self) -> Adapter:
-        """A member, not built."""
-        return adapters.build(self.adapter, self.args)
+    def kinds(self) -> tuple[Adapter, ...]:
+        """The members, not built."""
+        if self.adapter is not None:
+            return (adapters.build(self.adapter, self.args),) * (self.members or DEFAULT)
+        return tuple(adapters.build(choice.adapter, choice.args) for choice in self.of)
 
     def inner_plugins(self) -> tuple[Plugin, ...]:
-        return (self.inside(),)
+        return self.kinds() if self.of else self.kinds()[:1]
 
     def build(self, weights: bytes | None) -> EnsembleClassifier:
         if weights is None:
             raise PluginError("model 'ensemble' was built without weights", "run it through `gauntlet run`")
         parts = opened(weights)
-        if len(parts) != self.members:
-            raise PluginError(f"these are the weights of {len(parts)} members, not of {self.members}")
-        return EnsembleClassifier([self.inside().build(part) for part in parts])
+        kinds = self.kinds()
+        if len(parts) != len(kinds):
+            raise PluginError(f"these are the weights of {len(parts)} members, not of {len(kinds)}")
+        return EnsembleClassifier([kind.build(part) for kind, part in zip(kinds, parts, strict=True)])
 
     def place(self, classifier: Classifier, device: str) -> Classifier:
-        for member in classifier.members():
-            self.inside().place(member, device)
+        for kind, member in zip(self.kinds(), classifier.members(), strict=True):
+            kind.place(member, device)
         return super().place(classifier, device)
 
     def training(self) -> Training | None:
         return None if self.weights else _Training(self)
 
 
+def _data(member: Adapter) -> DatasetChoice | None:
+    training = member.training()
+    return None if training is None else training.data
+
+
 class _Training(Training):
     """One member after the other; a member that was trained before the training was killed is kept."""
 
     def __init__(self, model: EnsembleAdapter) -> None:
-        inner = model.inside().training()
-        assert inner is not None, "checked by the adapter"
-        self.model, self.inner = model, inner
-        self.data, self.parent = inner.data, inner.parent
+        self.inner = [training for kind in model.kinds() if (training := kind.training()) is not None]
+        self.several = bool(model.of)
+        self.data, self.parent = self.inner[0].data, self.inner[0].parent
+        self.also = tuple(choice for training in self.inner for choice in training.also)
 
     def recipe(self) -> Mapping[str, Any]:
-        return {"member": dict(self.inner.recipe()), "members": self.model.members}
+        if self.several:
+            return {"of": [dict(training.recipe()) for training in self.inner]}
+        return {"member": dict(self.inner[0].recipe()), "members": len(self.inner)}
 
     def train(self, samples: Samples, parent: bytes | None, seed: int, report: Report) -> bytes:
         saved = report.saved()
         made = [] if saved is None else opened(saved)
-        for number in range(len(made), self.model.members):
-            part = _Part(report, number, self.model.members)
-            made.append(self.inner.train(samples, parent, seed_of(seed, "member", number), part))
-            if number + 1 < self.model.members:
+        for number in range(len(made), len(self.inner)):
+            part = _Part(report, number, len(self.inner))
+            made.append(self.inner[number].train(samples, parent, seed_of(seed, "member", number), part))
+            if number + 1 < len(self.inner):
                 report.save(packed(made))
         return packed(made)
 

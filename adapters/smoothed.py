@@ -4,7 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from adapters.derived import Derivation, Derived
+from adapters.derived import Derived, Unchanged
 from bench.contracts import (
     Classifier,
     Training,
@@ -52,9 +52,4 @@ class Smoothed(Derived):
         return classifier
 
     def training(self) -> Training:
-        return _Base(self)
-
-
-class _Base(Derivation):
-    def derive(self, parent: bytes, seed: int) -> bytes:
-        return parent
+        return Unchanged(self)

@@ -37,7 +37,7 @@ class TorchModule(TorchDescribed):
 
 def _make(factory: str, args: dict[str, Any]) -> nn.Module:
     try:
-        module = _find(factory)(**args)
+        module = find(factory)(**args)
     except PluginError:
         raise
     except Exception as problem:  # whatever the factory raises becomes our error
@@ -53,7 +53,7 @@ def _make(factory: str, args: dict[str, Any]) -> nn.Module:
     return module
 
 
-def _find(factory: str) -> Any:
+def find(factory: str) -> Any:
     """The object behind `package.module:Name`. Raises PluginError with the nearest name."""
     path, _, name = factory.partition(":")
     try:

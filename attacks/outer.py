@@ -9,7 +9,7 @@ from bench.errors import PluginError
 
 
 class Outer(Attack):
-    """The fields `attack` and `args`, which name the attack inside: of the same norm, and with epsilons."""
+    """The fields `attack` and `args`, which name the attack inside: of the same norm, with or without epsilons."""
 
     role: ClassVar[str]  # what the attack inside does, or what is done to it
 
@@ -22,8 +22,10 @@ class Outer(Attack):
         cls = attacks.get(self.attack)
         if self.attack == self.name:
             raise ValueError(f"`attack` must name the attack that {self.role}, not '{self.name}' itself")
-        if cls.minimal:
+        if cls.minimal and not self.minimal:
             raise PluginError(f"'{self.attack}' looks for the smallest distance: {self.name} needs one with epsilons")
+        if self.minimal and not cls.minimal:
+            raise PluginError(f"'{self.attack}' has epsilons: {self.name} needs one that looks for a smallest distance")
         if cls.fits:
             raise PluginError(f"'{self.attack}' learns about the model first: {self.name} needs one that does not")
         if self.norm not in cls.norms:

@@ -71,3 +71,56 @@ def onto_l1_ball(delta: Tensor, x: Tensor, epsilon: float, low: float, high: flo
         s = torch.where(near, s, torch.where(inside, newton, (lower + upper) / 2))
     moved = flat.sign() * torch.minimum((size - upper[:, None]).clamp(min=0), room)
     return moved.reshape(delta.shape)
+
+
+def onto_l2_ball(delta: Tensor, x: Tensor, epsilon: float, low: float, high: float) -> Tensor:
+    """The nearest perturbation of x with L2 norm of at most epsilon and low <= x + d <= high.
+
+    delta, x: (n, ...), x within the limits. It is the largest s in [0, 1] such that clip(s · delta, limits) fits (the
+    multiplier of the norm is 1/s - 1). Its squared length is concave and piecewise linear in s², so that Newton's
+    method from 0 never overshoots.
+    """
+    flat = delta.double().flatten(1)
+    room = torch.where(flat > 0, high - x.double().flatten(1), x.double().flatten(1) - low).clamp(min=0)
+    square, most = flat.square(), room.square()
+    radius = (epsilon * (1 - 1e-6)) ** 2
+    u = torch.zeros_like(square[:, 0])
+    for _ in range(ITERATIONS):
+        reach = square * u[:, None]
+        short = radius - torch.minimum(reach, most).sum(1)
+        slope = (square * (reach < most)).sum(1)
+        step = torch.where(slope > 0, short / slope.clamp(min=1e-300), torch.inf).clamp(min=0)
+        u, before = (u + step).clamp(max=1), u
+        if bool((u - before <= 1e-12 * u).all()):
+            break
+    moved = flat.sign() * torch.minimum(flat.abs() * u.sqrt()[:, None], room)
+    return moved.to(delta.dtype).reshape(delta.shape)
+
+
+def onto_l0_ball(delta: Tensor, x: Tensor, epsilon: float, low: float, high: float) -> Tensor:
+    """The nearest perturbation of x that changes at most epsilon coordinates and keeps low <= x + d <= high.
+
+    delta, x: (n, ...). Each coordinate comes nearest by clipping, or is 0: kept are those that gain most by it
+    (Wang et al. 2021, arXiv:1906.03563, proposition 1).
+    """
+    flat = delta.flatten(1)
+    clipped = torch.minimum(torch.maximum(flat, low - x.flatten(1)), high - x.flatten(1))
+    gain = flat.square() - (flat - clipped).square()
+    count = min(int(epsilon), flat.shape[1])
+    kept = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, gain.topk(count, dim=1).indices, True)
+    return torch.where(kept, clipped, torch.zeros_like(clipped)).reshape(delta.shape)
+
+
+def onto_simplex(values: Tensor, present: Tensor) -> Tensor:
+    """The nearest weights >= 0 that sum to 1, for each row; 0 where `present` (n, k) bool says no. values: (n, k).
+
+    They are max(v - m, 0). With the mean over all m is too small at first: what falls below it is left out, until
+    nothing does (Michelot 1986). At most k rounds. Each row needs one that is present.
+    """
+    active = present
+    while True:
+        m = (torch.where(active, values, 0.0).sum(1) - 1) / active.sum(1)
+        left = active & (values > m[:, None])
+        if torch.equal(left, active):
+            return torch.where(active, values - m[:, None], torch.zeros_like(values))
+        active = left

@@ -81,6 +81,17 @@ class Restricted(Outer):
         return (chosen[:, None] if x.ndim == 4 else chosen).expand_as(x)
 
 
+@attack("restricted_minimal")
+class RestrictedMinimal(Restricted):
+    """The same for attacks that look for the smallest distance: on the free pixels alone, say CW, DeepFool or JSMA."""
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.L2, Norm.L0, Norm.L1, Norm.LINF)
+    minimal: ClassVar[bool] = True
+
+    norm: Norm = Norm.L2
+    attack: str = Field(default="cw", description="the attack inside")
+
+
 def _places(x: Tensor) -> torch.Size:
     return x.shape[2:] if x.ndim == 4 else x.shape[1:]
 

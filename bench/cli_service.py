@@ -1,6 +1,7 @@
 """The verbs of the service: those that run it, and those that use it."""
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,7 @@ QuotaFile = Annotated[
 ]
 Pages = Annotated[
     str | None,
-    typer.Option("--mlflow-pages", metavar="URL", help="where users see MLflow's pages: the web page's link"),
+    typer.Option("--mlflow-pages", metavar="URL", help="where users see MLflow's pages, for a link to them"),
 ]
 SERVER = f"http://127.0.0.1:{PORT}"
 
@@ -73,12 +74,14 @@ def serve(
     from bench.service.limits import limits
     from bench.service.server import end_with_supervisor, log_lines
     from bench.service.server import serve as listen
+    from bench.service.traces import traces
 
     given = limits(quotas)
     log_lines()
     verbs.prepare()
     end_with_supervisor()
-    listen(face(_open(url, output), output, given.quotas, given.rate, tracking_uri, pages), host, port)
+    opened, told = _open(url, output), traces("gauntlet-face")
+    listen(face(opened, output, given.quotas, given.rate, tracking_uri, pages, told), host, port)
 
 
 @app.command()
@@ -189,7 +192,7 @@ def upgrade(output: Output = OUTPUT, url: Url = None) -> None:
 def create_token(
     user: str,
     role: Annotated[str, typer.Option(help="reader, submitter, maintainer or admin; the user gets it")],
-    scope: Annotated[list[str], typer.Option(help="read, submit, control, audit; default: all of the role")] = [],  # noqa: B006
+    scope: Annotated[list[str], typer.Option(help="read, submit, control, register, audit; default: all")] = [],  # noqa: B006
     days: Annotated[float, typer.Option(help="until it expires")] = 90,
     note: Annotated[str, typer.Option(help="what it is for")] = "",
     output: Output = OUTPUT,
@@ -200,7 +203,8 @@ def create_token(
 
     chosen = _choice(Role, role, "--role")
     scopes = [_choice(Verb, text, "--scope") for text in scope]
-    print(Access(_open(url, output, upgrade=url is None)).create(user, chosen, scopes, days, note))
+    with closing(_open(url, output, upgrade=url is None)) as opened:
+        print(Access(opened).create(user, chosen, scopes, days, note))
 
 
 @tokens.command("list")
@@ -209,6 +213,8 @@ def list_tokens(output: Output = OUTPUT, url: Url = None, form: Form = Format.TA
     from bench.service.access import Access
     from bench.service.shapes import iso
 
+    with closing(_open(url, output)) as opened:
+        found = Access(opened).tokens()
     lines = [
         {
             "id": token.id,
@@ -220,7 +226,7 @@ def list_tokens(output: Output = OUTPUT, url: Url = None, form: Form = Format.TA
             "revoked": iso(token.revoked),
             "note": token.note,
         }
-        for token, role in Access(_open(url, output)).tokens()
+        for token, role in found
     ]
     listed(lines, form)
 
@@ -230,7 +236,8 @@ def revoke_token(token: Annotated[str, typer.Argument(metavar="ID")], output: Ou
     """Make a token worthless at once."""
     from bench.service.access import Access
 
-    Access(_open(url, output)).revoke(token)
+    with closing(_open(url, output)) as opened:
+        Access(opened).revoke(token)
     _say([f"{token} is revoked"])
 
 

@@ -15,7 +15,10 @@ from bench.records import Reason
 from bench.worker import MODELS, Failed, Measured, Outcome
 
 IN_FLIGHT = 2  # tasks per worker: one that runs, and one that waits at its door
+SHORT = 2.0  # seconds; a worker whose tasks take longer gets one at a time: what waits at its door waits for long,
+# and in the end others have nothing to do meanwhile, while a new task is there within milliseconds
 STARTS = 3  # a place where workers fail to start as often as this in a row is given up
+FAILING = 2  # a worker that has measured something, and then fails as often as this in a row, is replaced
 GRACE = 5.0  # seconds that a task which nobody waits for any more has to end by itself
 
 
@@ -98,6 +101,9 @@ class _Worker(Generic[J]):
     ready: bool = False
     queue: "deque[_Attempt[J]]" = field(default_factory=deque)
     since: float = 0.0  # when it began its oldest task, or was started
+    measured: bool = False  # something, since it was started
+    failures: int = 0  # in a row
+    pace: float = 0.0  # seconds that its tasks have taken of late
     loaded: "deque[str]" = field(default_factory=lambda: deque(maxlen=MODELS))  # groups, the latest last
 
 
@@ -180,7 +186,7 @@ class Dispatcher(Generic[J]):
         """Fill the queues, shortest first, so that no worker has two tasks while another has none."""
         for depth in range(IN_FLIGHT):
             for number, worker in self._workers.items():
-                if upcoming and worker.ready and len(worker.queue) == depth:
+                if upcoming and worker.ready and len(worker.queue) == depth and (not depth or worker.pace < SHORT):
                     known = self._known(upcoming, worker)
                     self._submit(number, worker, known or upcoming)
                     upcoming = upcoming if known else self._next(jobs)
@@ -232,11 +238,22 @@ class Dispatcher(Generic[J]):
             attempt = worker.queue.popleft()
             worker.since = self._clock()
             if isinstance(event.outcome, Measured):
+                worker.measured, worker.failures = True, 0
+                worker.pace = (worker.pace + event.outcome.seconds) / 2
                 self._sink(attempt.job, event.outcome, attempt.attempts)
             else:
+                worker.failures += 1
                 self._failed(attempt, event.outcome)
+                if worker.measured and worker.failures >= FAILING:
+                    self._replace(event.worker)
         else:
             self._lose(event.worker, Failed(event.reason, event.problem))
+
+    def _replace(self, number: int) -> None:
+        """It may be the process, or its node, that is at fault: the next attempt gets a fresh one. A fresh one that
+        fails, too, is kept."""
+        self._pool.stop(number)
+        self._again.extendleft(reversed(self._workers.pop(number).queue))
 
     def _failed(self, attempt: "_Attempt[J]", outcome: Failed) -> None:
         if attempt.attempts <= self._retries(attempt.job) and not self._dropped(attempt.job):

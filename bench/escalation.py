@@ -29,6 +29,7 @@ REMEDIES: Mapping[str, tuple[Remedy, ...]] = {  # by what bench.metrics.indicato
     "probabilities": (Remedy.ADAPTIVE_LOSS,),
     "saturated": (Remedy.ADAPTIVE_LOSS,),
     "no gradient of the loss": (Remedy.ADAPTIVE_LOSS,),
+    "rounded loss": (Remedy.ADAPTIVE_LOSS,),
     "lagging loss": (Remedy.ADAPTIVE_LOSS,),
     "undeclared noise": (Remedy.AVERAGED, Remedy.NO_GRADIENTS),
     "not averaged": (Remedy.AVERAGED,),

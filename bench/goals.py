@@ -3,20 +3,18 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.contracts import Bounds, Classifier, Goal
 from bench.errors import PluginError
 from bench.randomness import SampleRandom
 
 
-def targets_of(goal: Goal, scores: Tensor, labels: Tensor, random: SampleRandom) -> Tensor | None:
-    """The class (n,) int64 that each sample is to be moved to, never its label; None for an untargeted goal.
+def targets_of(goal: Goal, scores: Tensor, labels: Tensor, random: SampleRandom) -> Tensor:
+    """The class (n,) int64 that each sample is to be moved to, never its label.
 
-    scores: (n, classes), of the untouched inputs. random: one stream per row.
+    goal: one with a target. scores: (n, classes), of the untouched inputs. random: one stream per row.
     """
-    if goal is Goal.UNTARGETED:
-        return None
     if goal is Goal.RANDOM:
         drawn = random.integers((1,), 0, scores.shape[1] - 1, str(scores.device))[:, 0]
         return drawn + (drawn >= labels)
@@ -72,6 +70,11 @@ class Aimed(Classifier):
 
     def suspicion(self, x: Tensor) -> Tensor | None:
         return self._model.suspicion(x)
+
+    @property
+    def module(self) -> nn.Module | None:
+        """That of `model`: how it is wired, not what is asked of it."""
+        return self._model.module
 
     def members(self) -> Sequence[Classifier]:
         return [Aimed(member, self._targets) for member in self._model.members()]

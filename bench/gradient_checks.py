@@ -18,6 +18,8 @@ STEPS = 100  # of an ascent, each of 1/STEPS of the width of the bounds: togethe
 REPEATED = 1e-4  # of the largest logit: by so much two passes of one input may differ
 NEAR = 1e-3  # of the width of the bounds: how far away the gradient is asked again
 LAG = 2  # so many times the steps of the ascent on the margin the one on the cross-entropy may take
+TURNED = 0.5  # cosine of the 60 degrees that it may turn by in between
+ROUNDED = 0.9  # cosine between the gradient of the cross-entropy and what it would be without rounding
 NOISE = 16  # passes averaged where the model is stochastic
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (n, classes) and (n,) to (n,), to be made large
@@ -29,6 +31,7 @@ class Sign(StrEnum):
     UNDECLARED_NOISE = "undeclared noise"  # two passes differ, and the model is not declared stochastic
     NO_GRADIENT = "no gradient"  # of the margin: zero, not finite, or not to be had
     NO_GRADIENT_OF_LOSS = "no gradient of the loss"  # of the cross-entropy, where that of the margin is alive
+    ROUNDED_LOSS = "rounded loss"  # the cross-entropy's gradient points elsewhere than it would without rounding
     NO_GROWTH = "no growth"  # no step along the gradient ever raises the margin
     UNBOUNDED = "unbounded"  # neither ascent loses the label, though nothing limits it
     LAGGING_LOSS = "lagging loss"  # the cross-entropy takes more than LAG times the steps that the margin takes
@@ -55,6 +58,9 @@ def examine(model: Classifier, x: Tensor, y: Tensor, random: SampleRandom) -> li
     dead, dead_loss = _dead(slope), _dead(slope_of_loss)
     mark(Sign.NO_GRADIENT, dead)
     mark(Sign.NO_GRADIENT_OF_LOSS, dead_loss & ~dead)
+    if not model.stochastic:
+        exact = _slope(model, x, y, unrounded)
+        mark(Sign.ROUNDED_LOSS, _apart(slope_of_loss, exact, ROUNDED) & ~dead_loss & ~_dead(exact))
     grew, steps = _ascend(model, x, y, margin)
     _, steps_of_loss = _ascend(model, x, y, _loss)
     mark(Sign.NO_GROWTH, ~grew)
@@ -69,6 +75,15 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Largest other logit less the label's: above 0 where the label is lost."""
     own = logits.gather(1, y[:, None])[:, 0]
     return logits.scatter(1, y[:, None], -torch.inf).amax(1) - own
+
+
+def unrounded(logits: Tensor, y: Tensor) -> Tensor:
+    """A function of the cross-entropy whose gradient has its direction, and is not rounded away: (n,).
+
+    log Σ exp(z_i) over i != y, less z_y. In float32 the softmax gives the label 1 where this is below -16.6, since
+    1 - p < 2^-24; the label's own part of the cross-entropy's gradient, p - 1, is then 0.
+    """
+    return logits.scatter(1, y[:, None], -torch.inf).logsumexp(1) - logits.gather(1, y[:, None])[:, 0]
 
 
 def _loss(logits: Tensor, y: Tensor) -> Tensor:
@@ -124,4 +139,10 @@ def _rough(model: Classifier, x: Tensor, y: Tensor, slope: Tensor, random: Sampl
     width = model.bounds.high - model.bounds.low
     noise = random.uniform(x.shape[1:], -NEAR * width, NEAR * width, str(x.device))
     beside = _slope(model, (x + noise).clamp(*model.bounds), y, margin)
-    return (torch.nn.functional.cosine_similarity(slope.flatten(1), beside.flatten(1)) < 0.5).cpu()
+    return _apart(slope, beside, TURNED)
+
+
+def _apart(slope: Tensor, other: Tensor, least: float) -> Tensor:
+    """Whether (n,) the cosine between two gradients, which may be tiny, is below `least`."""
+    one, two = ((rows / rows.abs().amax(1, keepdim=True)) for rows in (slope.flatten(1), other.flatten(1)))
+    return (torch.nn.functional.cosine_similarity(one, two) < least).cpu()

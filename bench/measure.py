@@ -5,6 +5,7 @@ attacked; epsilons are walked upwards, and what is broken at one is broken at al
 after one clean pass of the stored input, inside the bounds and inside the ball.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from bench.errors import PluginError
 from bench.examples import Keeper
 from bench.goals import targets_of
 from bench.gradient_checks import examine
+from bench.joint import Joint
 from bench.metering import Passes, Untouched, judged
 from bench.randomness import SampleRandom, seed_of
 from bench.records import REFUSED, figures_table, samples_table
@@ -126,10 +128,10 @@ def attacked(
     asked = swift(seen, x, gradient_passes) if attack.swift else seen
     passes = Passes.zero(n)
     keeper = Keeper(x, model.bounds, keep)
+    joint = Joint(attack, epsilons, model, indices, goal, budget)
     gains = np.full(n, np.nan)  # of texts
 
-    drawn = SampleRandom.of(seed, "targets", [int(index) for index in indices])
-    targets = targets_of(goal, scores, torch.from_numpy(labels.astype(np.int64)).to(scores.device), drawn)
+    targets = _targets(goal, scores, labels, seed, indices)
     aims = None if targets is None else targets.cpu().numpy()
     stopped = np.zeros(n, dtype=bool)
     blind = seen.stochastic and attack.knowledge is Knowledge.WHITE_BOX and not attack.averages
@@ -142,7 +144,7 @@ def attacked(
         with Untouched(model, f"attack '{attack.name}'"), Untouched(seen, f"attack '{attack.name}'"):
             moved, out = struck(
                 attack, asked, passes, rows, x[rows], target, epsilon, random,
-                None if targets is None else targets[rows], budget,
+                None if targets is None else targets[rows], budget, partial(joint.run, rows=rows),
             )  # fmt: skip
         stopped[rows] |= out
         verification = seed_of(seed, "verify", purpose, stream, *map(int, indices[rows[:1]]))
@@ -157,6 +159,7 @@ def attacked(
         lost = inside & (found != labels[rows]) & (found != REFUSED)
         lost &= True if aims is None else found == aims[rows]
         final[rows[lost]] = found[lost]
+        joint.judge(moved, labels[rows], rows, lost, inside, judging, verification)
         keeper.take(rows[lost], moved[torch.from_numpy(lost)])
         return lost, far
 
@@ -189,6 +192,7 @@ def attacked(
             "stopped": [None] * n if budget is None else list(stopped),
             "forwards": passes.forwards,
             "backwards": passes.backwards,
+            **joint.columns(),
             "fit_queries": [attack.fit_queries] * n,
             "gradients": [str(seen.gradients)] * n,
             "signs": [NOT_AVERAGED if blind else None] * n,
@@ -200,6 +204,14 @@ def attacked(
     )
     again = seed_of(seed, "verify rounded", purpose, *map(int, indices[:1]))
     return keeper.beside(table, lambda rounded: judged(model, rounded, labels, judging, again)[0])
+
+
+def _targets(goal: Goal, scores: Tensor, labels: NDArray[np.int32], seed: int, indices: Indices) -> Tensor | None:
+    """Of each sample the class that it is to be moved to: the same for every attack of a suite."""
+    if goal is Goal.UNTARGETED:
+        return None
+    random = SampleRandom.of(seed, "targets", [int(index) for index in indices])
+    return targets_of(goal, scores, torch.from_numpy(labels.astype(np.int64)).to(scores.device), random)
 
 
 def check_gradients(attack: Attack, model: Classifier) -> None:

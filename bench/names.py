@@ -31,6 +31,7 @@ CORRUPTION = ("mean_corruption_error", "untouched_error")  # of data under commo
 RELATIVE_CORRUPTION = ("mce", "relative_mce")  # the same in units of a baseline's
 SHARES = (  # in [0, 1], printed in percent
     *("clean_accuracy", "robust_accuracy", "robust_accuracy_8bit", "certified_accuracy", "attack_success"),
+    *("attack_success_all", "attack_success_group", "attack_success_in", "domain_weight"),
     *OF_PASSES,
     *("coverage", "answered_accuracy"),
     *("corruption_error", *CORRUPTION),
@@ -49,7 +50,8 @@ def is_bounded(name: str) -> bool:
 def is_good_share(name: str) -> bool:
     """Whether it lies in [0, 1] and 1 is best."""
     good = ("auroc", "ap_out", "ap_in", "precision", "recall", "f1")
-    return _head(of_what(name)) in {*SHARES, *good} - {"attack_success", "corruption_error", *CORRUPTION}
+    bad = {"corruption_error", *CORRUPTION, *(share for share in SHARES if share.startswith("attack_success"))}
+    return _head(of_what(name)) in {*SHARES, *good} - {*bad, "domain_weight"}
 
 
 def score(name: str) -> str:
@@ -60,6 +62,21 @@ def score(name: str) -> str:
 def robust_accuracy(norm: str, evaluation: str, epsilon: float) -> str:
     """`robust_accuracy/linf/pgd/0.1`"""
     return f"robust_accuracy/{norm}/{evaluation}/{epsilon:g}"
+
+
+def joint_success(whom: str, norm: str, evaluation: str, epsilon: float) -> str:
+    """`attack_success_all/linf/minmax_ensemble/0.2`; whom: `all` domains of a sample, or all samples of a `group`."""
+    return f"attack_success_{whom}/{norm}/{evaluation}/{epsilon:g}"
+
+
+def success_in(norm: str, evaluation: str, domain: str, epsilon: float) -> str:
+    """`attack_success_in/linf/minmax_ensemble/member_0/0.2`"""
+    return f"attack_success_in/{norm}/{evaluation}/{domain}/{epsilon:g}"
+
+
+def domain_weight(norm: str, evaluation: str, domain: str) -> str:
+    """`domain_weight/linf/minmax_ensemble/member_0`"""
+    return f"domain_weight/{norm}/{evaluation}/{domain}"
 
 
 def quantised(name: str) -> str:

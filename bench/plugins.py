@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
 
@@ -143,8 +143,9 @@ def source_digest(cls: type) -> str:
 
 
 ENGINE = (  # beside bench.contracts: what measures, and what plugins call of the engine to make a figure or weights
-    *("detection", "disturbance", "examples", "gpu", "gradient_checks", "levels", "measure", "memory", "metering"),
-    *("randomness", "records", "saliency", "swift", "swift_layers", "token_ids"),
+    *("budgets", "detection", "disturbance", "examples", "goals", "gpu", "gradient_checks", "joint", "levels"),
+    *("measure", "memory", "metering", "randomness", "records", "saliency", "strikes", "swift", "swift_layers"),
+    "token_ids",
 )
 
 
@@ -211,6 +212,7 @@ def _closure(modules: frozenset[str]) -> dict[str, bytes]:
     return found
 
 
+@lru_cache(maxsize=1024)
 def _imports(source: bytes, module: str) -> Sequence[str]:
     names: list[str] = []
     for node in ast.walk(ast.parse(source)):

@@ -48,6 +48,13 @@ SAMPLES = pa.schema(
         pa.field("stopped", pa.bool_(), True, {"doc": "the attack's budget was used up at this sample"}),
         pa.field("forwards", pa.float64(), True, {"doc": "forward passes the attack spent on this sample"}),
         pa.field("backwards", pa.float64(), True, {"doc": "backward passes the attack spent on this sample"}),
+        pa.field(
+            "domains",
+            pa.list_(pa.struct({"name": pa.string(), "weight": pa.float64(), "lost": pa.bool_()})),
+            True,
+            {"doc": "of an attack over several domains: the final weight of each, and whether the label is lost there"},
+        ),
+        pa.field("shared_from", pa.int64(), True, {"doc": "first sample of those that share one perturbation"}),
         pa.field("fit_queries", pa.int64(), True, {"doc": "queries of the attack's own fit, once for all samples"}),
         pa.field("gradients", pa.string(), True, {"doc": "of the model, as the attack saw them: exact, surrogate"}),
         pa.field("signs", pa.list_(pa.string()), True, {"doc": "what speaks against its gradients; null: not asked"}),

@@ -17,6 +17,7 @@ TOLERANCE = 1e-6  # by which a verified input may leave the ball or the bounds: 
 
 Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+Run = Callable[[Classifier, Tensor, Tensor, float | None, SampleRandom], Tensor]  # see Attack.run
 
 
 def struck(
@@ -30,19 +31,22 @@ def struck(
     random: SampleRandom,
     targets: Tensor | None = None,
     budget: Budget | None = None,
+    run: Run | None = None,
 ) -> tuple[Tensor, Mask]:
     """What the attack makes of x (k, ...), and at which samples (k,) its budget was used up.
 
-    rows: (k,) places in `passes`. targets: (k,) classes to be reached; None: any but y (k,) will do.
+    rows: (k,) places in `passes`. targets: (k,) classes to be reached; None: any but y (k,) will do. run: what is
+    called in the place of the attack's own `run`.
     """
+    strike = run or attack.run
 
-    def run(metered: Metered) -> Tensor:
+    def on(metered: Metered) -> Tensor:
         if targets is None:
-            return attack.run(metered, x, y, epsilon, random).detach()
-        return attack.run(Aimed(metered, targets), x, torch.zeros_like(y), epsilon, random).detach()
+            return strike(metered, x, y, epsilon, random).detach()
+        return strike(Aimed(metered, targets), x, torch.zeros_like(y), epsilon, random).detach()
 
     if budget is None:
-        return run(Metered(seen, passes, rows)), np.zeros(len(x), dtype=bool)
+        return on(Metered(seen, passes, rows)), np.zeros(len(x), dtype=bool)
 
     def won(scores: Tensor, places: Indices) -> Tensor:
         answer, of = scores.argmax(1), torch.from_numpy(places).to(scores.device)
@@ -53,7 +57,7 @@ def struck(
 
     purse = Purse(budget, x, won, inside, minimal=attack.minimal, stochastic=seen.stochastic)
     try:
-        moved = run(Limited(seen, passes, rows, purse, np.arange(len(x))))
+        moved = on(Limited(seen, passes, rows, purse, np.arange(len(x))))
     except BudgetSpent:
         return purse.best, purse.stopped
     stopped = torch.from_numpy(purse.stopped)

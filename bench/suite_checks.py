@@ -25,6 +25,7 @@ from bench.contracts import (
 from bench.errors import GauntletError, did_you_mean
 from bench.suite_board import LABEL
 from bench.suite_board_checks import BoardChecks
+from bench.suite_joint import misjoined
 from bench.suite_part import MAX_ENTRIES
 from bench.suite_parts import (
     KINDS,
@@ -85,6 +86,8 @@ class Checks:
             self.find(keys, message)
         self.baselines()
         self.surrogates()
+        for keys, message in misjoined(self.document.data, self.entries("evaluations", "attacks"), budget):
+            self.find(keys, message)
         self.unique("models", [(keys, entry.get("name")) for keys, entry in self.entries("models")])
         self.unique("data sets", [(keys, _label(entry, "dataset")) for keys, entry in self.entries("datasets")])
         return self.findings

@@ -1,6 +1,6 @@
 """The nouns of a suite: what its keys are, what they may be, and the plugin objects they stand for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -15,6 +15,7 @@ from bench.contracts import (
     Detector,
     Goal,
     GradientPasses,
+    JointAttack,
     Judging,
     Keep,
     Norm,
@@ -168,6 +169,19 @@ class AttackSpec(Part):
         return made
 
 
+def _joint(spec: AttackSpec) -> Iterator[str]:
+    """The metrics of an attack over several domains, as far as these are known before the models are."""
+    if not issubclass(contracts.attacks.get(spec.attack), JointAttack):
+        return
+    attack = spec.build()
+    assert isinstance(attack, JointAttack)
+    for epsilon in spec.epsilons:
+        yield names.joint_success("group" if attack.together > 1 else "all", spec.norm, spec.name, epsilon)
+        for domain in attack.domain_names:
+            yield names.success_in(spec.norm, spec.name, domain, epsilon)
+    yield from (names.domain_weight(spec.norm, spec.name, domain) for domain in attack.domain_names)
+
+
 class ProbeSpec(Part):
     """A measurement of cost. The probe's name alone is enough where it needs no arguments."""
 
@@ -289,6 +303,7 @@ class Evaluations(Part):
             found |= dict.fromkeys(f"{spent}/{here}" for spent in names.PASSES)
             if contracts.attacks.get(spec.attack).fits:
                 found |= dict.fromkeys(f"{metric}/{spec.name}" for metric in names.LEARNT)
+            found |= dict.fromkeys(_joint(spec))
         for probe in self.probes:
             for figure in contracts.probes.get(probe.probe).figures():
                 found[f"{figure}/{probe.name}" if figure in found else figure] = None

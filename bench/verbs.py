@@ -144,7 +144,7 @@ def register_trained(run: Run, uri: str, owner: str | None = None) -> list[str]:
         except PluginError as problem:
             told.append(f"not registered: {name}: {problem}")
     if kept:
-        told.append(f"registered: {kept} trained models, as {suite}.MODEL (`gauntlet models list`)")
+        told.append(f"trained models registered as {suite}.MODEL: {kept} (`gauntlet models list`)")
     return told
 
 

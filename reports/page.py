@@ -11,7 +11,7 @@ from reports import formats, threats
 from reports.detectors import boards
 from reports.html import fill, policy, read
 from reports.published import footnotes
-from reports.ranking import UNRANKED, Facts, Line, Section, View, comparable
+from reports.ranking import Facts, Line, Section, View, comparable
 from reports.series import OKABE_ITO, members, robustness
 
 MOST_BARS = 2000  # in a table: more slow the opening, and are too many to look at
@@ -212,18 +212,11 @@ def _bests(section: Section) -> dict[str, float | None]:
 
 def best_of(section: Section, name: str) -> float | None:
     """The best value of a column among figures that may be compared; None where fewer than two rows have one."""
-    if formats.origin(name)[0]:
+    found = [row.metrics[name].value for row in comparable([line.row for line in section.lines], name)]
+    values = [value for value in found if value is not None]
+    if len(set(values)) < 2:
         return None
-    found = [
-        metric.value
-        for line in section.lines
-        if (metric := line.row.metrics.get(name)) is not None
-        and metric.value is not None
-        and not any(flag.concerns(name) and flag.kind in UNRANKED for flag in line.flags)
-    ]
-    if len(set(found)) < 2:
-        return None
-    return max(found) if formats.higher_is_better(name) else min(found)
+    return max(values) if formats.higher_is_better(name) else min(values)
 
 
 def _bar(name: str, metric: Metric) -> dict[str, Any] | None:

@@ -33,6 +33,7 @@ from bench.contracts.evaluations import Attack as Attack
 from bench.contracts.evaluations import Certificate as Certificate
 from bench.contracts.evaluations import Detector as Detector
 from bench.contracts.evaluations import Figure as Figure
+from bench.contracts.evaluations import JointAttack as JointAttack
 from bench.contracts.evaluations import Learner as Learner
 from bench.contracts.evaluations import PairedProbe as PairedProbe
 from bench.contracts.evaluations import Probe as Probe

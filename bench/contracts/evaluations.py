@@ -1,10 +1,11 @@
 """What measures: attacks, probes, detectors and certificates."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -96,6 +97,48 @@ class Attack(Learner):
         gradient. Leaves parameters, buffers and modes of the model untouched. Asks `model.logits` for a subset of its
         rows through `model.rows(indices)`, so that passes are charged to the right samples.
         """
+
+
+class JointAttack(Attack):
+    """Moves inputs so that the label is lost in several domains at once, and weighs these: where it is hardest.
+
+    Domains are classifiers that see one input (`domains`), or samples that share one perturbation (`together`). The
+    engine asks it at one epsilon, and checks the label in each domain by a pass of its own.
+    """
+
+    @property
+    def takes_targets(self) -> bool:
+        """Not for goals with a target: the target of a group of samples, or of several models, is not one class."""
+        return False
+
+    @property
+    def together(self) -> int:
+        """So many samples that follow each other share a perturbation: 1 for attacks on each sample by itself."""
+        return 1
+
+    @property
+    def domain_names(self) -> tuple[str, ...]:
+        """Names of the domains, where they are known before the model is."""
+        return ()
+
+    def domains(self, model: Classifier) -> Mapping[str, Classifier]:
+        """What all have to lose the label of one input, by name. Empty where samples are the domains."""
+        return {}
+
+    @abstractmethod
+    def weigh(
+        self, model: Classifier, x: Tensor, y: Tensor, epsilon: float, random: SampleRandom, places: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Moved inputs of the shape of x, and the final weights: (n, domains), or (n, 1), a sample's among its group.
+
+        places: (n,) int64, ascending: where each row stands in the block that the engine measures. Those with one
+        quotient by `together` share a perturbation; the engine leaves out what is not attacked. The rest as `run`.
+        """
+
+    def run(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom) -> Tensor:
+        """See Attack.run."""
+        assert epsilon is not None
+        return self.weigh(model, x, y, epsilon, random, torch.arange(len(x), device=x.device))[0]
 
 
 class Figure(Frozen):

@@ -31,14 +31,19 @@ def rms_calibration_error(confidence: Floats, right: Rights) -> float:
 
     Hendrycks et al. 2019 (Outlier Exposure), section 4.4; their code leaves the last bin out, this does not.
     """
-    sizes, gaps = _mass(confidence, right)
-    return float(np.sqrt((sizes * gaps**2).sum() / sizes.sum()))
+    return rms_and_mad(confidence, right)[0]
 
 
 def mad_calibration_error(confidence: Floats, right: Rights) -> float:
     """Σ (n_b/n)·|accuracy_b − confidence_b| over the bins of `rms_calibration_error`."""
+    return rms_and_mad(confidence, right)[1]
+
+
+def rms_and_mad(confidence: Floats, right: Rights) -> tuple[float, float]:
+    """`rms_calibration_error` and `mad_calibration_error`, whose samples are sorted once."""
     sizes, gaps = _mass(confidence, right)
-    return float((sizes * np.abs(gaps)).sum() / sizes.sum())
+    total = sizes.sum()
+    return float(np.sqrt((sizes * gaps**2).sum() / total)), float((sizes * np.abs(gaps)).sum() / total)
 
 
 def soft_f1(confidence: Floats, right: Rights) -> float:
@@ -54,17 +59,27 @@ def soft_f1(confidence: Floats, right: Rights) -> float:
 
 def brier(logits: Floats, labels: NDArray[np.int64]) -> float:
     """Mean of Σ_c (p_c − [c = label])², in [0, 2]. Brier 1950."""
+    return float(squared_errors(logits, labels).mean())
+
+
+def squared_errors(logits: Floats, labels: NDArray[np.int64]) -> Floats:
+    """Σ_c (p_c − [c = label])² of each sample, (n,)."""
     _check_logits(logits, labels)
     off = special.softmax(logits, axis=1)
     off[np.arange(len(labels)), labels] -= 1
-    return float((off**2).sum(axis=1).mean())
+    return np.asarray((off**2).sum(axis=1))
 
 
 def nll(logits: Floats, labels: NDArray[np.int64], temperature: float = 1.0) -> float:
     """Mean negative log likelihood of the labels in nats, of softmax(logits / temperature)."""
+    return float(surprise(logits, labels, temperature).mean())
+
+
+def surprise(logits: Floats, labels: NDArray[np.int64], temperature: float = 1.0) -> Floats:
+    """Negative log likelihood of each label in nats, (n,)."""
     _check_logits(logits, labels)
     log_p = special.log_softmax(logits / temperature, axis=1)
-    return float(-log_p[np.arange(len(labels)), labels].mean())
+    return np.asarray(-log_p[np.arange(len(labels)), labels])
 
 
 def temperature(logits: Floats, labels: NDArray[np.int64]) -> float:

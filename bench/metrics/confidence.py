@@ -1,6 +1,6 @@
 """What a model's confidence on untouched inputs is worth: calibration and selective prediction, from its records."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -14,19 +14,11 @@ from bench.records import Metric
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Rows = NDArray[np.int64]
 
 RISKS = (0.01, 0.05)
 
-_OF_CONFIDENCE: Mapping[str, Callable[[Floats, Bools], float]] = {
-    "ece": calibration.ece,
-    "rms_calibration": calibration.rms_calibration_error,
-    "mad_calibration": calibration.mad_calibration_error,
-    "soft_f1": calibration.soft_f1,
-}
-_OF_LOGITS: Mapping[str, Callable[[Floats, NDArray[np.int64]], float]] = {
-    "brier": calibration.brier,
-    "nll": calibration.nll,
-}
+_CALIBRATION = ("ece", "rms_calibration", "mad_calibration", "soft_f1", "brier", "nll")
 
 
 def figures(table: pa.Table) -> dict[str, Metric]:
@@ -50,8 +42,12 @@ def figures(table: pa.Table) -> dict[str, Metric]:
 def selective(doubt: Floats, wrong: Bools) -> dict[str, Metric]:
     """Every figure of names.SELECTIVE. doubt: (n,), larger is less sure; wrong: (n,)."""
     n = len(doubt)
-    of: dict[str, Callable[[Floats, Bools], float]] = {"aurc": curve.aurc, "e_aurc": curve.e_aurc}
-    found = {name: _metric(figure, doubt, wrong) for name, figure in of.items()}
+
+    def of(rows: Rows) -> tuple[float, ...]:
+        area = curve.aurc(doubt[rows], wrong[rows])
+        return area, area - curve.optimum(n, int(wrong[rows].sum()))
+
+    found = _metrics(("aurc", "e_aurc"), of, n)
     for risk in RISKS:
         found[f"coverage_at_risk_{risk:g}"] = Metric(value=curve.coverage_at_risk(doubt, wrong, risk), n=n)
     return found
@@ -63,14 +59,24 @@ def joint(sure: Floats, right: Bools, classes: int) -> dict[str, Metric]:
     sure: (n,) confidences; right: (n,), False for every outlier.
     """
     rescaled = calibration.rescaled(sure, classes)
-    of = {"joint_rms_calibration": calibration.rms_calibration_error, "joint_soft_f1": calibration.soft_f1}
-    return {name: _metric(figure, rescaled, right) for name, figure in of.items()}
+
+    def of(rows: Rows) -> tuple[float, ...]:
+        a, b = rescaled[rows], right[rows]
+        return calibration.rms_calibration_error(a, b), calibration.soft_f1(a, b)
+
+    return _metrics(("joint_rms_calibration", "joint_soft_f1"), of, len(sure))
 
 
 def _calibration(logits: Floats, labels: NDArray[np.int64], *, intervals: bool = True) -> dict[str, Metric]:
     sure, right = _answers(logits, labels)
-    found = {name: _metric(figure, sure, right, intervals) for name, figure in _OF_CONFIDENCE.items()}
-    return found | {name: _metric(figure, logits, labels, intervals) for name, figure in _OF_LOGITS.items()}
+    squares, surprise = calibration.squared_errors(logits, labels), calibration.surprise(logits, labels)
+
+    def of(rows: Rows) -> tuple[float, ...]:
+        a, b = sure[rows], right[rows]
+        means = float(squares[rows].mean()), float(surprise[rows].mean())
+        return calibration.ece(a, b), *calibration.rms_and_mad(a, b), calibration.soft_f1(a, b), *means
+
+    return _metrics(_CALIBRATION, of, len(labels), intervals)
 
 
 def _answers(logits: Floats, labels: NDArray[np.int64]) -> tuple[Floats, Bools]:
@@ -78,10 +84,13 @@ def _answers(logits: Floats, labels: NDArray[np.int64]) -> tuple[Floats, Bools]:
     return special.softmax(logits, axis=1).max(axis=1), np.asarray(logits.argmax(axis=1) == labels)
 
 
-def _metric(figure: Callable[..., float], first: Floats, second: NDArray[np.generic], intervals: bool = True) -> Metric:
-    n = len(first)
-    value = figure(first, second)
+def _metrics(
+    names: Sequence[str], of: Callable[[Rows], Sequence[float]], n: int, intervals: bool = True
+) -> dict[str, Metric]:
+    """Figures by name, with bootstrap intervals. of: the figures of some rows, (k,) indices; of all together, so that
+    what several need of a draw is computed once."""
+    values = of(np.arange(n))
     if not intervals:
-        return Metric(value=value, n=n)
-    low, high = bootstrap(lambda rows: figure(first[rows], second[rows]), n)
-    return Metric(value=value, low=low, high=high, n=n)
+        return {name: Metric(value=value, n=n) for name, value in zip(names, values, strict=True)}
+    ends = zip(names, values, *bootstrap(of, n), strict=True)
+    return {name: Metric(value=value, low=float(low), high=float(high), n=n) for name, value, low, high in ends}

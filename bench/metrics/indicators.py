@@ -48,6 +48,10 @@ SIGNS: Mapping[str, tuple[float, str]] = {
     "undeclared noise": (0.0, "two passes of one input differ: declare the model `stochastic`, and average (`eot`)"),
     "no gradient": (0.05, "the gradient is zero, not finite, or not to be had: take attacks without gradients as well"),
     "no gradient of the loss": (0.05, "the cross-entropy has no gradient, the logits do: take apgd_dlr or apgd_t"),
+    "rounded loss": (
+        0.05,
+        "the cross-entropy's gradient points elsewhere than without rounding, logits lie so far apart: take apgd_dlr",
+    ),
     "no growth": (0.05, "no step along the gradient raises the loss"),
     "unbounded": (0.05, "the label is not lost even where nothing but the bounds limits the attack"),
     "lagging loss": (

@@ -1,6 +1,6 @@
 """95 % intervals: what the number of samples allows to say."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,14 +52,14 @@ def mean(values: NDArray[np.float64]) -> tuple[float, float | None, float | None
 
 
 def bootstrap(
-    figure: Callable[[NDArray[np.int64]], float], n: int, repeats: int = 200, seed: int = 0
-) -> tuple[float, float]:
-    """The percentile interval of a figure of n samples (Efron 1979): (low, high).
+    figures: Callable[[NDArray[np.int64]], Sequence[float]], n: int, repeats: int = 200, seed: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The percentile intervals of k figures of n samples (Efron 1979): lows and highs, (k,) each.
 
-    figure: takes the indices (n,) of a draw with replacement. The draws are the same in each call: two figures of the
-    same samples can be compared.
+    figures: takes the indices (n,) of a draw with replacement, returns the k figures of those. The draws are the same
+    in each call: two figures of the same samples can be compared.
     """
     random = np.random.default_rng(seed)
-    drawn = [figure(random.integers(0, n, n)) for _ in range(repeats)]
-    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+    drawn = np.array([figures(random.integers(0, n, n)) for _ in range(repeats)])
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+    return low, high

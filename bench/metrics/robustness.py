@@ -203,8 +203,8 @@ def adversarial_gain(table: pa.Table) -> Metric | None:
     gains = table["gain"].drop_null().to_numpy()
     if not len(gains):
         return None
-    low, high = intervals.bootstrap(lambda rows: float(gains[rows].mean()), len(gains))
-    return Metric(value=float(gains.mean()), low=low, high=high, n=len(gains))
+    [low], [high] = intervals.bootstrap(lambda rows: [float(gains[rows].mean())], len(gains))
+    return Metric(value=float(gains.mean()), low=float(low), high=float(high), n=len(gains))
 
 
 def escaped(table: pa.Table) -> int:

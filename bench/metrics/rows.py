@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bench import names
 from bench.contracts import Knowledge, ThreatModel, strongest
-from bench.metrics import confidence, corruption, indicators, outliers, robustness
+from bench.metrics import confidence, corruption, indicators, joint, outliers, robustness
 from bench.metrics.efficiency import merged
 from bench.metrics.proofs import check_proofs, proofs, proved_counts
 from bench.metrics.robustness import Attacked
@@ -149,7 +149,7 @@ class _Line:
                 self.add(names.quantised(name), robustness.quantised_accuracy(cell, epsilon), cell)
             rate = name.replace("robust_accuracy", "attack_success", 1)
             self.add(rate, robustness.success_rate(attacked, epsilon), cell)
-        for name, metric in robustness.of_passes(cell).items():
+        for name, metric in (*robustness.of_passes(cell).items(), *joint.figures(cell).items()):
             self.add(name, metric, cell)
         if any(signs for signs in cell.table["signs"].to_pylist()):
             self.flag(

@@ -15,6 +15,7 @@ from bench.service.queue import Refused
 
 SECONDS = 120.0
 MEMORY = 8 << 30  # bytes, private ones (RLIMIT_DATA)
+PASSED = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG", "LC_ALL", "OMP_NUM_THREADS")  # of the environment
 
 
 def apart(job: str, given: Mapping[str, Any], *, seconds: float = SECONDS, memory: int = MEMORY) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def apart(job: str, given: Mapping[str, Any], *, seconds: float = SECONDS, memor
     around it is away."""
     command = [sys.executable, "-m", "bench.service.inside", job]
     with tempfile.TemporaryDirectory(prefix="gauntlet-apart-") as folder:
-        ours = {name: value for name, value in os.environ.items() if not name.startswith("GAUNTLET_")}
+        ours = {name: os.environ[name] for name in PASSED if name in os.environ}
         try:
             done = subprocess.run(
                 command, input=json.dumps({**given, "memory": memory}), env={**ours, "TMPDIR": folder},

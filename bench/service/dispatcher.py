@@ -6,16 +6,17 @@ at any moment, the next dispatcher goes on with what the store and the database 
 nothing that has begun: what it has to be told waits, and each of its transactions looks at the lease first.
 """
 
+import contextlib
 import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from bench import results, runs, verbs
 from bench import run as engine
@@ -35,7 +36,9 @@ from bench.store import Store
 from bench.timings import Timings
 from bench.worker import Failed, Outcome
 
+AWAY = (OperationalError, InterfaceError)  # of the database: any other refusal is a bug, and ends the dispatcher
 BEAT = 0.5  # seconds between two looks at the database
+SOON = 30.0  # seconds that MLflow waits where users wait for their leaderboards
 UNKNOWN = 1.0  # seconds that a task counts before the first of its kind has been seen
 
 log = logging.getLogger(__name__)
@@ -68,6 +71,7 @@ class Foreman:
         self.handed: dict[str, float] = {}  # when a task was given to a worker, by its key
         self._lock = threading.Lock()
         self._reporting = threading.Lock()  # pictures are drawn by one thread at a time
+        self._unwritten = 0  # leaderboards that users wait for
         self._charged: Counter[str] = Counter()
         self._tasks: Counter[str] = Counter()
         self._timings = Timings(place.output / "service-timings.json")
@@ -156,7 +160,7 @@ class Foreman:
     def _acquired(self) -> bool:
         try:
             return self._work.acquire()
-        except DBAPIError as problem:
+        except AWAY as problem:
             log.warning("the database is away", extra={"why": str(problem.orig)})
             return False
 
@@ -168,7 +172,7 @@ class Foreman:
             try:
                 self._look(ending, away)
                 away = False
-            except DBAPIError as problem:
+            except AWAY as problem:
                 if ending:
                     raise
                 log.warning("the database is away", extra={"why": str(problem.orig), "unsaid": len(self._unsaid)})
@@ -237,10 +241,14 @@ class Foreman:
 
     def _publish(self) -> None:
         """One writer drains the outbox, so a tracking server that is away fails nothing."""
+        last = time.monotonic()
         while not self._stop.wait(BEAT):
+            if self._unwritten and time.monotonic() - last < SOON:
+                continue
+            last = time.monotonic()
             try:
                 self._publish_one()
-            except DBAPIError as problem:
+            except AWAY as problem:
                 log.warning("the outbox cannot be read", extra={"why": str(problem.orig)})
 
     def _publish_one(self) -> None:
@@ -272,11 +280,22 @@ class Foreman:
             return bool(each.wish) or self._stop.is_set()
 
         run = engine.run(suite, row.text, (), options, each.watch, workforce=each, canceled=stop)
-        with self._reporting:
+        with self._wanted(), self._reporting:
             found = results.analysis(run)
             verbs.write_reports(run, found, run.reports)
             verbs.write_json(run, found)
         each.state = State(run.status["state"])
+
+    @contextlib.contextmanager
+    def _wanted(self) -> Iterator[None]:
+        """While a user waits for a leaderboard."""
+        with self._lock:
+            self._unwritten += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._unwritten -= 1
 
     def note(self, job: AnyJob, outcome: Outcome) -> None:
         if isinstance(job, TaskJob) and not isinstance(outcome, Failed):

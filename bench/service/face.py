@@ -4,6 +4,7 @@ It may be killed at any moment: what it answered 202 to is in the database.
 """
 
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from bench.service.figures import Figures
 from bench.service.page import add_page
 from bench.service.queue import PAGE, PRIORITIES, Queue, Quotas, Refused
 from bench.service.stream import Streams
+from bench.service.traces import SILENT, Traces
 from bench.service.uploads import Uploads
 
 SANDBOX = (
@@ -49,6 +51,7 @@ def face(
     rate: float = 20.0,
     tracking_uri: str | None = None,
     pages: str | None = None,
+    traces: Traces = SILENT,
 ) -> FastAPI:
     """The application. output: the dispatcher's folder. rate: requests per second of one user. tracking_uri: the
     MLflow in which models are registered. pages: the address at which users see MLflow's pages."""
@@ -74,6 +77,7 @@ def face(
         request: Request, response: Response, me: Who, key: Key = None, priority: Rank = 0, shared: bool = False
     ) -> Any:
         """Hand in a suite. The same Idempotency-Key gives the same submission, however often it is sent."""
+        began = time.time()
         me.need(Verb.SUBMIT)
         content = await body(request, intake.MAX_BYTES, "a suite names its data")
         suite = await run_in_threadpool(intake.accept, content)
@@ -83,6 +87,7 @@ def face(
             return queue.submit(me.user, suite.name, text, key=key, priority=priority, shared=shared)[0]
 
         made = await run_in_threadpool(door.recorded, request, me, "submit", suite.name, act, 202)
+        traces.span((made.id, f"submit:{began}"), began, time.time(), {"gauntlet.owner": me.user})
         response.headers["Location"] = f"/v1/submissions/{made.id}"
         return made
 

@@ -5,13 +5,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+import adapters.binarised
+import adapters.cnn
 import adapters.digits
 import adapters.outlier_sets  # noqa: F401 - both register data sets
 from adapters.ensemble import EnsembleAdapter, opened
 from adapters.odin_cnn import OdinCnn
 from adapters.outlier_exposure import Exposure, to_uniform
 from adapters.recipe import Recipe, train
-from bench.contracts import DatasetChoice, Report, datasets
+from bench.contracts import DatasetChoice, Gradients, Report, datasets
 from bench.errors import PluginError
 from bench.randomness import seed_of
 
@@ -75,6 +77,34 @@ def test_mistakes_of_an_ensemble_are_told(made) -> None:
         EnsembleAdapter(adapter="odin_cnn", args=NET, members=3).build(made[0])
     with pytest.raises(PluginError, match="no weights of adapter 'ensemble'"):
         EnsembleAdapter(adapter="odin_cnn", args=NET).build(b"abc\n")
+
+
+def test_an_ensemble_of_different_models_trains_each_by_its_own_recipe_and_is_as_differentiable_as_the_worst() -> None:
+    data = {"dataset": "digits"}
+    train = {"epochs": 1, "batch_size": 200}
+    of = [
+        {"adapter": "cnn", "args": {"data": data, "channels": [2], "hidden": [4], "train": train}},
+        {"adapter": "binarised", "args": {"data": data, "width": 2, "train": train}},
+    ]
+    adapter = EnsembleAdapter.model_validate(EnsembleAdapter(of=of).model_dump(mode="json"))  # as a worker builds it
+    digits = datasets.build("digits", {"split": "train"}).load()
+    weights = adapter.training().train(digits, None, 3, Noted())
+    model = adapter.build(weights)
+    for number, (kind, part) in enumerate(zip(adapter.kinds(), opened(weights), strict=True)):
+        assert part == kind.training().train(digits, None, seed_of(3, "member", number), Noted())
+    x = digits.fetch(np.arange(5))
+    with torch.no_grad():
+        each = torch.stack([member.logits(x).softmax(1) for member in model.members()])
+        torch.testing.assert_close(model.logits(x).exp(), each.mean(0))
+    assert model.gradients is Gradients.SURROGATE
+    assert {plugin.name for plugin in adapter.inner_plugins()} == {"cnn", "binarised"}
+    other = [of[0], {"adapter": "cnn", "args": {"data": {"dataset": "mnist"}}}]
+    for wrong, message in (
+        ({"of": of, "adapter": "cnn"}, "either `adapter:`"), ({}, "either `adapter:`"), ({"of": of[:1]}, "two members"),
+        ({"of": of, "members": 2}, "two members"), ({"of": other}, "has other data than the first"),
+    ):  # fmt: skip
+        with pytest.raises(ValidationError, match=message):
+            EnsembleAdapter(**wrong)
 
 
 def test_snapshots_are_the_nets_of_shorter_trainings_and_leave_the_last_one_as_it_was() -> None:

@@ -1,11 +1,13 @@
 """attacks/projections.py against scipy's solvers of the same problems."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import linprog, minimize
 
-from attacks.projections import onto_hyperplane, onto_l1_ball
+from attacks.projections import onto_hyperplane, onto_l0_ball, onto_l1_ball, onto_l2_ball, onto_simplex
 from bench.contracts import Norm
 
 
@@ -83,3 +85,60 @@ def test_what_fits_is_left_where_it_is() -> None:
     torch.testing.assert_close(onto_l1_ball(delta, x, 0.8, 0.0, 1.0), delta)
     none = onto_hyperplane(x, torch.ones(2, 3), torch.zeros(2), Norm.LINF, 0.0, 1.0)
     torch.testing.assert_close(none, torch.zeros(2, 3))
+
+
+def wanted(n: int = 30, k: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+    """Perturbations that mostly leave the box and the ball, of points inside the box."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, k, generator=generator, dtype=torch.float64), torch.rand(
+        n, k, generator=generator, dtype=torch.float64
+    )
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 0.6, 5.0])
+def test_the_l2_projection_is_as_near_as_a_solver_finds(epsilon: float) -> None:
+    delta, x = wanted()
+    moved = onto_l2_ball(delta, x, epsilon, 0.0, 1.0).numpy()
+    assert (np.linalg.norm(moved, axis=1) <= epsilon).all()
+    assert ((x.numpy() + moved >= -1e-12) & (x.numpy() + moved <= 1 + 1e-12)).all()
+    for one, near, found in zip(delta.numpy(), x.numpy(), moved, strict=True):
+        ball = {"type": "ineq", "fun": lambda d: epsilon**2 - d @ d}
+        box = list(zip(-near, 1 - near, strict=True))
+        best = minimize(
+            lambda d, one=one: (d - one) @ (d - one), np.zeros(len(one)), bounds=box, constraints=[ball],
+            options={"ftol": 1e-12, "maxiter": 500},
+        )  # fmt: skip
+        assert ((found - one) @ (found - one)) <= best.fun + 1e-5
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_the_l0_projection_is_the_nearest_of_all_choices_of_coordinates(count: int) -> None:
+    delta, x = wanted()
+    moved = onto_l0_ball(delta, x, count + 0.5, 0.0, 1.0)
+    assert int((moved != 0).sum(1).max()) <= count
+    clipped = (x + delta).clamp(0, 1) - x
+    for row in range(len(x)):
+        every = (torch.zeros(6).index_fill(0, torch.tensor(kept), 1) for kept in combinations(range(6), count))
+        best = min(float((clipped[row] * kept - delta[row]).square().sum()) for kept in every)
+        assert float((moved[row] - delta[row]).square().sum()) == pytest.approx(best, abs=1e-12)
+
+
+def sorted_simplex(v: np.ndarray) -> np.ndarray:
+    """By sorting: Held, Wolfe and Crowder 1974."""
+    u = np.sort(v)[::-1]
+    above = np.cumsum(u) - 1
+    last = np.flatnonzero(u - above / np.arange(1, len(v) + 1) > 0)[-1]
+    return np.maximum(v - above[last] / (last + 1), 0)
+
+
+def test_the_projection_onto_the_simplex_is_that_by_sorting_and_leaves_out_what_is_not_there() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(200, 7, generator=generator, dtype=torch.float64) * 3
+    present = torch.rand(200, 7, generator=generator) < 0.6
+    present[:, 0] |= ~present.any(1)
+    found = onto_simplex(values, present)
+    torch.testing.assert_close(found.sum(1), torch.ones(200, dtype=torch.float64))
+    assert bool((found[~present] == 0).all())
+    for row in range(200):
+        expected = sorted_simplex(values[row][present[row]].numpy())
+        np.testing.assert_allclose(found[row][present[row]].numpy(), expected, atol=1e-12)

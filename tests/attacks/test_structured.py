@@ -4,11 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import attacks.cw
+import attacks.ddn
+import attacks.jsma  # noqa: F401 - all three register attacks
 from attacks.one_pixel import OnePixel, one_pixel_map
 from attacks.overlap import gradient_overlap
 from attacks.patch import Patch
 from attacks.pgd import ProjectedGradientDescent
-from attacks.restricted import Restricted, Where
+from attacks.restricted import Restricted, RestrictedMinimal, Where
 from bench.contracts import Bounds, Classifier, Norm
 from bench.errors import PluginError
 from tests.attacks import digits
@@ -79,6 +82,28 @@ def test_the_restricted_attack_is_checked_beforehand() -> None:
     with pytest.raises(PluginError, match="no norm 'l1'"):
         Restricted(norm=Norm.L1)
     assert Restricted(args={"steps": 7}).inner_plugins() == (ProjectedGradientDescent(steps=7),)
+
+
+@pytest.mark.parametrize(
+    ("inside", "norm", "args"),
+    [("cw", "l2", {"steps": 30, "binary_search": 3}), ("jsma", "l0", {}), ("one_pixel", "l0", {}), ("ddn", "l2", {})],
+)
+def test_a_search_for_the_smallest_distance_keeps_to_the_free_pixels_and_finds_no_shorter_way(
+    inside: str, norm: str, args: dict
+) -> None:
+    x, y = digits.right(12)
+    attack = RestrictedMinimal(attack=inside, norm=norm, args=args, share=0.3)
+    moved = attack.run(digits.model(), x, y, None, digits.streams(12))
+    free = attack.free(digits.model(), x, y, digits.streams(12))
+    assert bool((moved == x)[~free].all())
+    whole = attack.inner().run(digits.model(), x, y, None, digits.streams(12))
+    lost, lost_freely = ((digits.module()(one).argmax(1) != y) for one in (moved, whole))
+    assert not bool((lost & ~lost_freely).any())
+    far, free_far = ((one - x).flatten(1) for one in (moved, whole))
+    size = (lambda d: (d != 0).sum(1)) if norm == "l0" else (lambda d: d.norm(dim=1))
+    assert bool((size(far)[lost] >= 0.9 * size(free_far)[lost]).all())  # cw searches: its ways are not quite shortest
+    with pytest.raises(PluginError, match="has epsilons: restricted_minimal needs one that looks for a smallest"):
+        RestrictedMinimal(attack="pgd", norm="l2")
 
 
 def test_a_patch_is_one_square_within_its_budget_and_is_no_weaker_than_white_and_black_squares() -> None:

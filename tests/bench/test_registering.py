@@ -52,7 +52,7 @@ def test_what_was_trained_is_a_version_with_its_curves_and_predicts_the_same(
 ) -> None:
     run = run_with(tmp_path, suite, a_cnn("small.net"), weights=small_cnn(), trained="t")
     told = register_trained(run, tracking_uri, owner="ada")
-    assert told == [f"registered: 1 trained models, as {suite}.MODEL (`gauntlet models list`)"]
+    assert told == [f"trained models registered as {suite}.MODEL: 1 (`gauntlet models list`)"]
     name = f"{suite}.small.net"
     spec, weights = models.fetch(name, tracking_uri)
     assert weights == small_cnn()
@@ -90,7 +90,7 @@ def test_a_model_that_cannot_be_registered_is_told_and_stops_no_other(
     run = run_with(tmp_path, suite, broken, a_cnn("cnn"), weights=small_cnn(), trained="t")
     first, second = register_trained(run, mlflow_file)
     assert first.startswith(f"not registered: {suite}.gone: no adapter 'no_longer_there'")
-    assert second.startswith("registered: 1 ")
+    assert second.startswith("trained models registered")
     assert versions(suite, mlflow_file) == {f"{suite}.cnn": 1}
 
 

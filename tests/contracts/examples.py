@@ -146,6 +146,11 @@ def _derived(name: str, **fields: object) -> tuple[Adapter, bytes]:
 
 EXAMPLES: dict[str, Callable[[], tuple[Adapter, bytes | None]]] = {
     "binarised": lambda: _family(Binarised(variant="C", width=8, **DIGITS)),
+    "bpda": lambda: (adapters.build("bpda", {"model": {"adapter": "small_cnn"}}), _reference(SmallCnn)[1]),
+    "bpda_torch": lambda: (
+        adapters.build("bpda_torch", {"model": {"adapter": "small_cnn"}, "function": "torch:round"}),
+        _reference(SmallCnn)[1],
+    ),
     "certified": lambda: _family(Certified(**DIGITS)),
     "cnn": _cnn,
     "deployed": _deployed,

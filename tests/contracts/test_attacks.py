@@ -10,9 +10,10 @@ import torch
 from pydantic import ValidationError
 
 from attacks.autoattack import AutoAttack
+from attacks.minmax_universal import MinMaxUniversal
 from attacks.standing import StandingAttack
 from bench import plugins
-from bench.contracts import Attack, Bounds, Classifier, Gradients, Knowledge, Samples
+from bench.contracts import Attack, Bounds, Budget, Classifier, Goal, Gradients, JointAttack, Knowledge, Samples
 from bench.contracts import attacks as registry
 from bench.errors import PluginError
 from bench.measure import attacked
@@ -26,6 +27,7 @@ REFUSED = [name for name in OURS if registry.get(name).summary().startswith("Ref
 NUMBA = [name for name in OURS if "numba" in registry.get(name).requires]
 USABLE = [name for name in OURS if name not in REFUSED + NUMBA and not registry.get(name).tokens]
 FIRST = [name for name in USABLE if not name.startswith("foolbox.")]
+LIMITED = [name for name in FIRST if not issubclass(registry.get(name), JointAttack)]
 EPSILON = {"linf": 0.1, "l2": 0.6, "l1": 3.0, "l0": 9.0}
 
 # Small budgets, so that all attacks together run in a minute.
@@ -38,12 +40,17 @@ BUDGET: dict[str, dict[str, Any]] = {
     "ddn": {"steps": 15},
     "ead": {"steps": 10, "binary_search": 3},
     "fmn": {"steps": 15},
+    "minmax_ensemble": {"steps": 5},
+    "minmax_transformations": {"steps": 5},
+    "minmax_universal": {"steps": 5, "group": 4},
     "patch": {"steps": 5, "positions": 2},
     "restricted": {"args": {"steps": 5}},
+    "restricted_minimal": {"args": {"steps": 10, "binary_search": 3}},
     "simba": {"queries": 60},
     "transfer": {"args": {"steps": 5}},
     "fab": {"steps": 5},
     "fab_t": {"steps": 5, "targets": 2},
+    "spatial": {"angles": 5, "shifts": 3},
     "square": {"queries": 60},
     "substitute": {"args": {"steps": 5}, "images": 20, "rounds": 2, "epochs": 3, "hidden": [16]},
     "pgd": {"steps": 5},
@@ -197,11 +204,11 @@ def test_takes_samples_that_are_misclassified_already(name: str) -> None:
         assert distance(moved, x, made.norm).max() <= EPSILON[made.norm] + 1e-6
 
 
-def records(name: str, model: Classifier, x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
-    """What the engine records of the attack on these samples."""
+def records(name: str, model: Classifier, x: torch.Tensor, y: torch.Tensor, **wanted: Any) -> dict[str, Any]:
+    """What the engine records of the attack on these samples. wanted: its goal and its budget."""
     made = attack(name, model)
     data = Samples(y.numpy(), lambda i: x[torch.from_numpy(i)], tuple(x.shape[1:]), model.bounds, ("",) * 10, "digest")
-    return attacked(made, (EPSILON[made.norm],), "t", model, data, np.arange(len(x)), 0).to_pydict()
+    return attacked(made, (EPSILON[made.norm],), "t", model, data, np.arange(len(x)), 0, **wanted).to_pydict()
 
 
 class Fragile(digits.DigitsNet):
@@ -274,7 +281,7 @@ def copes(name: str, model: Classifier) -> None:
         assert not broken[0] or far <= EPSILON[attack(name).norm] + 1e-6, name
     alone, told = outcome(name, model, x[:1], y[:1])
     assert not told, f"{name}, a batch of one: {told}"
-    if not model.stochastic:
+    if not model.stochastic and not isinstance(attack(name), MinMaxUniversal):  # its samples share a perturbation
         assert alone["broken"][0] == found["broken"][0], name
     made = attack(name, model)
     radius = None if made.minimal else EPSILON[made.norm]
@@ -305,6 +312,39 @@ def test_every_attack_of_foolbox_copes_with_some_family_or_says_why_not(place: i
 def test_every_attack_of_foolbox_copes_with_every_family_or_says_why_not(name: str) -> None:
     for attack_name in [known for known in USABLE if known not in FIRST]:
         copes(attack_name, family(name))
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_its_threat_model_has_no_gap(name: str) -> None:
+    made = attack(name)
+    assert made.allowance.stated or made.exhaustive, "say `allowance`, or be `exhaustive`"
+
+
+@pytest.mark.parametrize("name", [name for name in LIMITED if registry.build(name, {}).takes_targets])
+def test_with_a_target_it_breaks_a_sample_only_by_reaching_it(name: str) -> None:
+    x, y = digits.right(6)
+    found = records(name, digits.model(), x, y, goal=Goal.RUNNER_UP)
+    aims = digits.module()(x).scatter(1, y[:, None], -torch.inf).argmax(1).tolist()
+    for broken, answer, aim in zip(found["broken"], found["adversarial_prediction"], aims, strict=True):
+        assert not broken[0] or answer == aim
+    assert not any(found["escaped"])
+
+
+@pytest.mark.parametrize("name", sorted(set(FIRST) - set(LIMITED)))
+def test_an_attack_over_several_domains_takes_neither_goal_nor_budget(name: str) -> None:
+    x, y = digits.right(2)
+    for wanted in ({"goal": Goal.RANDOM}, {"budget": Budget(queries=4)}):
+        with pytest.raises(PluginError, match="takes neither goal nor budget"):
+            records(name, digits.model(), x, y, **wanted)
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_it_is_held_to_its_budget(name: str) -> None:
+    x, y = digits.right(5)
+    found = records(name, digits.model(), x, y, budget=Budget(queries=4, gradients=3))
+    assert max(found["forwards"]) <= 4
+    assert max(found["backwards"]) <= 3
+    assert not any(found["escaped"])
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -16,34 +16,49 @@ from typing import Any
 import psutil
 import pytest
 import requests
+import torch
 import yaml
 from ray.cluster_utils import Cluster
+from torch.nn.functional import cross_entropy
 
+import adapters.reference  # noqa: F401 - registers the CNN
+from bench import contracts
 from bench.client import Client
 from bench.cluster import WATCHFUL
+from bench.service.traces import ENDPOINT
 from tests.journeys.conftest import Project
 from tests.journeys.test_service import Service
 from tests.service.conftest import BINARIES, free_port
+from tests.service.test_traces import Collector, collector  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
-def suite(user: str, seed: int, limit: int = 450) -> dict[str, Any]:
+TASK = 2.5  # seconds that a task should take here and now: the work has to outlast the faults, and not by much
+
+
+def steps() -> int:
+    """Of PGD on five digits at two budgets, for a task of that length. One costs about 2.5 bare gradients."""
+    model = contracts.adapters.build("small_cnn", {}).net()
+    x, y = torch.rand(5, 1, 8, 8, requires_grad=True), torch.arange(5)
+    began = time.perf_counter()
+    for _ in range(300):
+        torch.autograd.grad(cross_entropy(model(x), y), x)
+    return max(100, round(TASK / (2 * 2.5) / (time.perf_counter() - began) * 300))
+
+
+def suite(user: str, seed: int, length: int, limit: int = 300) -> dict[str, Any]:
     return {
         "name": user,
         "seed": seed,
         "models": [{"name": "cnn", "adapter": "small_cnn"}],
         "datasets": [{"dataset": "digits", "limit": limit}],
         "evaluations": {
-            "attacks": [{"attack": "pgd", "norm": "linf", "epsilons": [0.01, 0.02], "args": {"steps": 300}}],
+            "attacks": [{"attack": "pgd", "norm": "linf", "epsilons": [0.01, 0.02], "args": {"steps": length}}],
             "probes": ["parameters"],
         },
         "resources": {"batch_size": 5, "timeout": 300},
     }
-
-
-SUITES = {"ann": suite("ann", 0), "bob": suite("bob", 1)}
-QUICK = suite("quick", 2, limit=10)
 
 
 @dataclass
@@ -52,6 +67,7 @@ class House:
 
     service: Service
     nodes: Cluster
+    folder: Path
     mlflow: str
     table: list[tuple[str, float, str, float]] = field(default_factory=list)
 
@@ -106,26 +122,34 @@ class House:
 
 
 @pytest.fixture
-def house(project: Project) -> Iterator[House]:
+def house(
+    project: Project, collector: Collector, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> Iterator[House]:  # fmt: skip
     if not BINARIES:
         pytest.skip("Debian's package postgresql is not installed (.ci/postgresql installs it)")
+    monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{collector.server_port}")
     folder = Path(tempfile.mkdtemp(prefix="gauntlet-"))  # short: PostgreSQL's socket lies below it
     folder.chmod(0o711)  # where we are root, PostgreSQL is another user
     nodes = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "_system_config": WATCHFUL}
     )
-    nodes.add_node(num_cpus=1)
+    add_node(nodes, folder)
     port = free_port()
     more = ("--address", nodes.address, "--postgresql", "--mlflow-port", str(port))
     made = Service(project, folder / "out", more)
     try:
-        yield House(made, nodes, f"http://127.0.0.1:{port}")
+        yield House(made, nodes, folder, f"http://127.0.0.1:{port}")
     finally:
         made.process.terminate()
         made.process.wait(90)
         made.log.close()
         nodes.shutdown()
         shutil.rmtree(folder)
+
+
+def add_node(nodes: Cluster, folder: Path) -> None:
+    """With files of its own, as on a machine of its own: one that ends removes the code that its workers ran."""
+    nodes.add_node(num_cpus=1, temp_dir=tempfile.mkdtemp(dir=folder))
 
 
 def family(node: Any) -> list[psutil.Process]:
@@ -144,11 +168,15 @@ def send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
             os.kill(process.pid, number)
 
 
-def test_records_are_those_of_a_run_whatever_is_killed_or_frozen(project: Project, house: House):
+def test_records_are_those_of_a_run_whatever_is_killed_or_frozen(
+    project: Project, house: House, collector: Collector  # noqa: F811
+):  # fmt: skip
     service = house.service
     service.wait()
-    clients = {user: service.client(user) for user in SUITES}
-    made = {user: clients[user].submit(yaml.safe_dump(suite).encode())["id"] for user, suite in SUITES.items()}
+    length = steps()
+    suites = {user: suite(user, seed, length) for seed, user in enumerate(("ann", "bob"))}
+    clients = {user: service.client(user) for user in suites}
+    made = {user: clients[user].submit(yaml.safe_dump(given).encode())["id"] for user, given in suites.items()}
     service.reach(10)
     assert len(house.lines("a worker is ready", 0)) >= 2, "both nodes work"
 
@@ -164,7 +192,7 @@ def test_records_are_those_of_a_run_whatever_is_killed_or_frozen(project: Projec
 
     kill = lambda: house.nodes.remove_node(second, allow_graceful=False)  # noqa: E731
     house.fault("a node: SIGKILL", kill, house.recorded(), "its worker is known to be lost", lost)
-    join = lambda: house.nodes.add_node(num_cpus=1)  # noqa: E731
+    join = lambda: add_node(house.nodes, house.folder)  # noqa: E731
     house.fault("none: a node joins", join, house.recorded(), "a worker is ready there", ready)
     third = house.nodes.list_all_nodes()[1]
     assert workers(third), "a node that joins is used"
@@ -177,7 +205,7 @@ def test_records_are_those_of_a_run_whatever_is_killed_or_frozen(project: Projec
     answer = lambda: answers(clients["bob"], made["bob"])  # noqa: E731
     house.fault("the face: SIGKILL", face.kill, house.recorded(), "the face answers", lambda _: answer())
 
-    quick = clients["ann"].submit(yaml.safe_dump(QUICK).encode())["id"]
+    quick = clients["ann"].submit(yaml.safe_dump(suite("quick", 0, length, limit=10)).encode())["id"]
     keeper = service.find("-m mlflow server")
     kill = lambda: send(keeper.children(recursive=True), signal.SIGKILL)  # noqa: E731
     house.fault("MLflow: SIGKILL", kill, house.recorded(), "MLflow answers", lambda _: healthy(house))
@@ -194,10 +222,25 @@ def test_records_are_those_of_a_run_whatever_is_killed_or_frozen(project: Projec
         assert (last["state"], last["failed"]) == ("complete", 0), service.said()[-6000:]
         clients[user].records(id_, project.folder / f"{last['name']}.parquet")
     began = time.monotonic()
-    while any(len(house.told(name)) != 1 for name in (*SUITES, "quick")):
+    while any(len(house.told(name)) != 1 for name in (*suites, "quick")):
         house.check(began, "MLflow was not told")
 
-    for name, given in (*SUITES.items(), ("quick", QUICK)):
+    service.process.terminate()  # which sends what waits
+    assert service.process.wait(90) == 0
+    spans = [
+        span
+        for _, taken in collector.taken
+        for resource in taken.resource_spans
+        for span in resource.scope_spans[0].spans
+        if any(a.key == "gauntlet.submission" and a.value.string_value == quick for a in span.attributes)
+    ]
+    path = {"submission", "submit", "queued", "attempt", "task", "worker", "measure", "store", "publish"}
+    assert path == {span.name for span in spans}
+    assert len({span.trace_id for span in spans}) == 1
+    known = {span.span_id for span in spans}
+    assert all(span.parent_span_id in known for span in spans if span.name in ("store", "measure", "worker"))
+
+    for name, given in suites.items():
         (project.folder / "suite.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
         project.run("undisturbed")
         project.here("records", "undisturbed", "--to", str(project.folder / "undisturbed.parquet"))

@@ -1,9 +1,10 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import special
 from sklearn import metrics
 
-from bench.metrics import calibration
+from bench.metrics import calibration, confidence, intervals, selective
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(0, 3, (1000, 4))
@@ -79,3 +80,24 @@ def test_nan_and_nothing_are_refused() -> None:
         calibration.nll(np.array([[np.nan, 0.0]]), np.array([0]))
     with pytest.raises(ValueError, match="needs one confidence"):
         calibration.ece(np.array([]), np.array([], dtype=bool))
+
+
+def test_figures_that_share_their_draws_have_the_intervals_that_each_has_alone() -> None:
+    random = np.random.default_rng(3)
+    labels = random.integers(0, 4, 300)
+    logits = random.normal(size=(300, 4)).round(1)
+    logits[np.arange(300), labels] += 1
+    table = pa.table({"label": labels, "logits": list(logits), "sample": np.arange(300)})
+    found = confidence.figures(table)
+    sure = special.softmax(logits, axis=1).max(axis=1)
+    right = logits.argmax(axis=1) == labels
+    alone = {
+        "rms_calibration": lambda rows: calibration.rms_calibration_error(sure[rows], right[rows]),
+        "brier": lambda rows: calibration.brier(logits[rows], labels[rows]),
+        "nll": lambda rows: calibration.nll(logits[rows], labels[rows]),
+        "e_aurc": lambda rows: selective.e_aurc(-sure[rows], ~right[rows]),
+    }
+    for name, figure in alone.items():
+        [low], [high] = intervals.bootstrap(lambda rows, figure=figure: [figure(rows)], 300)
+        metric = found[name]
+        assert (metric.value, metric.low, metric.high) == (figure(np.arange(300)), low, high), name

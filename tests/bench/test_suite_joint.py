@@ -1,0 +1,75 @@
+"""Suites whose attacks move several samples together, learn about a model first, or have domains as columns."""
+
+from pathlib import Path
+
+import pytest
+
+import attacks.fgsm
+import attacks.minmax_ensemble
+import attacks.minmax_universal
+import attacks.substitute  # noqa: F401 - all of them register attacks
+from bench.errors import SuiteError
+from bench.suite import Suite, parse
+from tests.bench import suite_plugins  # noqa: F401 - registers the model and the data
+
+TEXT = """\
+name: joint
+models: [{{name: net, adapter: t_net}}]
+datasets: [{{dataset: t_dots, limit: 100}}]
+evaluations:
+  attacks: [{attack}]
+resources: {{batch_size: {block}}}
+leaderboard: {{columns: {columns}}}
+"""
+
+
+def suite(folder: Path, attack: str, block: int = 100, columns: str = "[clean_accuracy]") -> Suite:
+    return parse(TEXT.format(attack=attack, block=block, columns=columns).encode(), "s.yaml", folder)
+
+
+def mistake(folder: Path, attack: str, block: int = 100) -> str:
+    with pytest.raises(SuiteError) as raised:
+        suite(folder, attack, block)
+    [found] = map(str, raised.value.mistakes)
+    return found
+
+
+def test_tasks_must_hold_whole_groups(tmp_path: Path) -> None:
+    attack = "{attack: minmax_universal, norm: linf, epsilons: [.1], args: {group: 6}}"
+    assert suite(tmp_path, attack, block=96).resources.batch_size == 96
+    found = mistake(tmp_path, attack)
+    assert "attacks[0].attack: 'minmax_universal' moves 6 samples together" in found
+    assert "`resources.batch_size` has to be a multiple of that, and is 100 (96 is)" in found
+
+
+def test_an_attack_over_domains_takes_one_epsilon(tmp_path: Path) -> None:
+    found = mistake(tmp_path, "{attack: minmax_ensemble, norm: linf, epsilons: [.1, .2]}")
+    assert "attacks[0].epsilons: 'minmax_ensemble' takes one: name the attack once for each" in found
+
+
+def test_a_budget_of_each_sample_and_a_target_say_nothing_of_many_domains(tmp_path: Path) -> None:
+    attack = "{attack: minmax_ensemble, norm: linf, epsilons: [.1]"
+    assert "cannot be held to a budget of each sample" in mistake(tmp_path, f"{attack}, budget: {{queries: 10}}}}")
+    assert "needs all classes of the model" in mistake(tmp_path, f"{attack}, goal: random}}")
+
+
+def test_domains_are_columns_where_they_are_known_beforehand(tmp_path: Path) -> None:
+    args = "{transformations: [identity, {kind: rotate, by: -15}]}"
+    attack = f"{{attack: minmax_transformations, name: mm, norm: linf, epsilons: [.1], args: {args}}}"
+    columns = (
+        "[attack_success_all/linf/mm/0.1, attack_success_in/linf/mm/identity/0.1, domain_weight/linf/mm/rotate_-15]"
+    )
+    assert len(suite(tmp_path, attack, columns=columns).leaderboard.columns) == 3
+    wrong = "{attack: minmax_transformations, norm: linf, epsilons: [.1], args: {transformations: [{kind: rotat}]}}"
+    assert "transformations" in mistake(tmp_path, wrong)
+    assert "rotate" in mistake(tmp_path, wrong)
+
+
+def test_an_attack_that_learns_is_told_what_from_and_crafts_on_its_own(tmp_path: Path) -> None:
+    attack = "{attack: substitute, norm: linf, epsilons: [.1], args: {attack: fgsm}"
+    on = "fit_on: {dataset: t_dots, split: train}"
+    found = suite(tmp_path, f"{attack}, {on}}}", columns="[fit_queries/substitute]")
+    assert found.evaluations.attacks[0].fit_on is not None
+    assert "crafted_on: 'substitute' crafts on a model of its own" in mistake(tmp_path, f"{attack}, crafted_on: net}}")
+    other = f"{{attack: minmax_ensemble, norm: linf, epsilons: [.1], {on}}}"
+    assert "fit_on: 'minmax_ensemble' is not fitted: remove it" in mistake(tmp_path, other)
