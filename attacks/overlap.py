@@ -9,7 +9,7 @@ from bench.contracts import Classifier
 from bench.errors import PluginError
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-PROGRAMS = (torch.jit.ScriptModule, fx.GraphModule)
+PROGRAMS = (torch.jit.ScriptModule, fx.GraphModule, torch.export.UnflattenedModule)
 
 
 def gradient_overlap(model: Classifier, x: Tensor) -> Tensor:
