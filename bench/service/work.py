@@ -7,6 +7,7 @@ that was frozen and has woken up changes nothing any more.
 import contextlib
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ class Work:
         self._database = database
         self._quotas = quotas or Quotas()
         self._clock = clock
+        self._mine = threading.local()  # a transaction that this thread has open
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.epoch = 0
 
@@ -131,6 +133,7 @@ class Work:
             found = session.get(Usage, (owner, today))
             if found is None:
                 session.add(Usage(owner=owner, day=today, seconds=seconds, tasks=tasks))
+                session.flush()
             else:
                 found.seconds, found.tasks = found.seconds + seconds, found.tasks + tasks
 
@@ -148,6 +151,7 @@ class Work:
             )
             if publish and session.get(Outbox, submission) is None:
                 session.add(Outbox(submission=submission, due=now))
+                session.flush()
             say(session, submission, "state", state, now)
 
     # --- the outbox
@@ -179,8 +183,21 @@ class Work:
     # --- inside
 
     @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What this thread does within is one transaction: all of it or nothing. Raises LeaseLost."""
+        with self._acting() as session:
+            self._mine.session = session
+            try:
+                yield
+            finally:
+                self._mine.session = None
+
+    @contextlib.contextmanager
     def _acting(self) -> Iterator[Session]:
         """A transaction of the one who holds the lease. Raises LeaseLost."""
+        if (mine := getattr(self._mine, "session", None)) is not None:
+            yield mine
+            return
         with self._database.writing() as session:
             lease = session.get(Lease, "dispatcher", with_for_update=True)
             if lease is None or (lease.holder, lease.epoch) != (self._holder, self.epoch):
