@@ -196,6 +196,7 @@ class Foreman:
         for each in list(self._at_work.values()):
             self._tell(each)
         self._say()
+        self.queue.waits({*self._work.waiting(), *(each.row.owner for each in self._at_work.values())})
         while not ending and len(self._at_work) < self._place.at_once and self._claim():
             pass
 

@@ -223,11 +223,16 @@ class FairQueue:
                 self._changed.wait(GLANCE)
             return self.clock() - self._idle < LINGER
 
-    def order(self, owners: Sequence[str]) -> list[str]:
-        """Users who wait, the one who has had least first. Who waits is no longer idle: arrears count from here."""
+    def waits(self, owners: Collection[str]) -> None:
+        """Whose submissions wait to be taken up, or for their first task: told again and again. They are not idle, and
+        do not lose what they have waited for."""
         with self._changed:
             self._present &= {*owners, *(stream.owner for stream in self._streams)}
             self._welcome(set(owners))
+
+    def order(self, owners: Sequence[str]) -> list[str]:
+        """Users, the one who has had least first."""
+        with self._changed:
             return sorted(owners, key=lambda owner: (self._times.get(owner, 0.0), owner))
 
     # --- inside

@@ -80,13 +80,7 @@ class Work:
         """
         with self._acting() as session:
             now = self._clock()
-            waiting = select(Submission.owner).where(Submission.state == State.QUEUED).distinct()
-            used = {row.owner: row.seconds for row in session.scalars(select(Usage).where(Usage.day == day(now)))}
-            fit = [
-                owner
-                for owner in session.scalars(waiting)
-                if running.get(owner, 0) < self._quotas.running and used.get(owner, 0.0) < self._quotas.seconds
-            ]
+            fit = [owner for owner in self._waiting(session, now) if running.get(owner, 0) < self._quotas.running]
             if not fit:
                 return None
             chosen = session.scalars(
@@ -110,6 +104,11 @@ class Work:
             for found in session.scalars(select(Submission).where(Submission.state == State.RUNNING)):
                 if found.id not in at_work:
                     self._put_back(session, found, self._clock())
+
+    def waiting(self) -> list[str]:
+        """Users who have submissions that wait, and seconds left today."""
+        with self._database.reading() as session:
+            return self._waiting(session, self._clock())
 
     def wishes(self) -> dict[str, str]:
         """By submission: whether its user wants it paused or canceled."""
@@ -203,6 +202,11 @@ class Work:
             if lease is None or (lease.holder, lease.epoch) != (self._holder, self.epoch):
                 raise LeaseLost("another dispatcher has taken over", "this one was not heard of for too long")
             yield session
+
+    def _waiting(self, session: Session, now: float) -> list[str]:
+        waiting = select(Submission.owner).where(Submission.state == State.QUEUED).distinct()
+        used = {row.owner: row.seconds for row in session.scalars(select(Usage).where(Usage.day == day(now)))}
+        return [owner for owner in session.scalars(waiting) if used.get(owner, 0.0) < self._quotas.seconds]
 
     def _put_back(self, session: Session, left: Submission, now: float) -> None:
         """What was left running waits again, unless its user wanted otherwise; what has killed too many is given up."""

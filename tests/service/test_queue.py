@@ -271,3 +271,12 @@ def test_what_is_done_together_is_done_wholly_or_not_at_all(queue: Queue, databa
     assert queue.get(made.id).state == State.COMPLETE
     assert queue.usage("ann") == 4.0
     assert [event.text for event in queue.events(made.id) if event.kind == "note"] == ["first", "first"]
+
+
+def test_who_waits_are_those_who_have_seconds_left(queue: Queue, database: Database, clock: Clock):
+    for owner in ("ann", "ann", "bob"):
+        queue.submit(owner, "s", "t")
+    work = worker(database, clock, seconds=60.0)
+    assert sorted(work.waiting()) == ["ann", "bob"]
+    work.charge("bob", 61.0, 1)
+    assert work.waiting() == ["ann"]
