@@ -144,7 +144,8 @@ def source_digest(cls: type) -> str:
 
 ENGINE = (  # beside bench.contracts: what measures, and what plugins call of the engine to make a figure or weights
     *("budgets", "detection", "disturbance", "examples", "goals", "gpu", "gradient_checks", "joint", "levels"),
-    *("measure", "memory", "metering", "randomness", "records", "saliency", "strikes", "swift", "token_ids"),
+    *("measure", "memory", "metering", "randomness", "records", "saliency", "strikes", "swift", "swift_layers"),
+    "token_ids",
 )
 
 

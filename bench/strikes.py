@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.budgets import BudgetSpent, Limited, Purse
-from bench.contracts import Attack, Budget, Classifier, JointAttack, Norm
-from bench.errors import PluginError
+from bench.contracts import Attack, Budget, Classifier, Norm
 from bench.goals import Aimed
 from bench.metering import Metered, Passes
 from bench.randomness import SampleRandom
@@ -39,11 +38,6 @@ def struck(
     rows: (k,) places in `passes`. targets: (k,) classes to be reached; None: any but y (k,) will do. run: what is
     called in the place of the attack's own `run`.
     """
-    if isinstance(attack, JointAttack) and (targets is not None or budget is not None):
-        raise PluginError(
-            f"attack '{attack.name}' takes neither goal nor budget: its domains share what it finds",
-            "remove `goal:` and `budget:` (also that of `evaluations:`)",
-        )
     strike = run or attack.run
 
     def on(metered: Metered) -> Tensor:

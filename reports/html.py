@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ def read(name: str) -> str:
 
 def fill(template: str, **values: Any) -> str:
     """A template of this package with values; what they hold is escaped, an unknown name is an error."""
-    templates = Environment(
+    return _templates().get_template(template).render(**values)
+
+
+@cache
+def _templates() -> Environment:
+    """It keeps what it has compiled: a book has a page of one template for every row."""
+    return Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
         undefined=StrictUndefined,
@@ -26,7 +33,6 @@ def fill(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return templates.get_template(template).render(**values)
 
 
 def policy(style: str, scripts: Iterable[str] = (), pictures: bool = False) -> str:
