@@ -27,6 +27,8 @@ from bench.contracts import (
 from bench.errors import PluginError
 from bench.randomness import seed_of
 
+DEFAULT = 5  # members: Lakshminarayanan et al. 2017, section 3.3
+
 
 class Mixture(nn.Module):
     """(n, ...) -> (n, classes): the logarithm of the members' mean probabilities."""
@@ -74,7 +76,9 @@ class EnsembleAdapter(Adapter):
 
     adapter: str | None = None
     args: dict[str, Any] = Field(default_factory=dict)
-    members: Annotated[int, Field(ge=2, le=100)] = 5
+    members: Annotated[int, Field(ge=2, le=100)] | None = Field(
+        default=None, description="how many of `adapter`; 5 where it is left out"
+    )
     of: Annotated[tuple[AdapterChoice, ...], Field(max_length=100)] = Field(
         default=(), description="the members, as `{adapter: NAME, args: {...}}`, in the place of `adapter`"
     )
@@ -83,7 +87,7 @@ class EnsembleAdapter(Adapter):
     def _trained(self) -> "EnsembleAdapter":
         if (self.adapter is None) == (not self.of):
             raise ValueError("an ensemble has either `adapter:`, for members of one kind, or `of:`, a list of them")
-        if len(self.of) == 1 or (self.of and "members" in self.model_fields_set):
+        if len(self.of) == 1 or (self.of and self.members is not None):
             raise ValueError("of: name two members or more, each by itself (`members` counts those of one `adapter`)")
         first, *_ = self.kinds()
         for member in self.kinds():
@@ -96,7 +100,7 @@ class EnsembleAdapter(Adapter):
     def kinds(self) -> tuple[Adapter, ...]:
         """The members, not built."""
         if self.adapter is not None:
-            return (adapters.build(self.adapter, self.args),) * self.members
+            return (adapters.build(self.adapter, self.args),) * (self.members or DEFAULT)
         return tuple(adapters.build(choice.adapter, choice.args) for choice in self.of)
 
     def inner_plugins(self) -> tuple[Plugin, ...]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from attacks.ball import length
 from attacks.standing import Board, StandingAttack, lost
 from attacks.transformations import need_images, rigidly_moved
-from bench.contracts import Classifier, Knowledge, Norm, attack
+from bench.contracts import Allowance, Classifier, Knowledge, Norm, attack
 from bench.randomness import SampleRandom
 
 Odd = Annotated[int, Field(ge=1, le=999)]
@@ -34,6 +34,10 @@ class Spatial(StandingAttack):
     angles: Odd = Field(default=31, description="of the grid, from -degrees to degrees")
     shifts: Odd = Field(default=5, description="of the grid, in each of the two directions")
     tries: Annotated[int, Field(ge=1)] | None = Field(default=None, description="random ones, in the place of the grid")
+
+    @property
+    def allowance(self) -> Allowance:
+        return Allowance(queries=self.tries or self.angles * self.shifts**2)
 
     def grid(self) -> Tensor:
         """(m, 3): degrees, pixels to the right and down; the mildest, relative to the limits, first."""

@@ -192,7 +192,7 @@ def upgrade(output: Output = OUTPUT, url: Url = None) -> None:
 def create_token(
     user: str,
     role: Annotated[str, typer.Option(help="reader, submitter, maintainer or admin; the user gets it")],
-    scope: Annotated[list[str], typer.Option(help="read, submit, control, audit; default: all of the role")] = [],  # noqa: B006
+    scope: Annotated[list[str], typer.Option(help="read, submit, control, register, audit; default: all")] = [],  # noqa: B006
     days: Annotated[float, typer.Option(help="until it expires")] = 90,
     note: Annotated[str, typer.Option(help="what it is for")] = "",
     output: Output = OUTPUT,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.contracts import Bounds, Classifier, Goal
 from bench.errors import PluginError
@@ -70,6 +70,11 @@ class Aimed(Classifier):
 
     def suspicion(self, x: Tensor) -> Tensor | None:
         return self._model.suspicion(x)
+
+    @property
+    def module(self) -> nn.Module | None:
+        """That of `model`: how it is wired, not what is asked of it."""
+        return self._model.module
 
     def members(self) -> Sequence[Classifier]:
         return [Aimed(member, self._targets) for member in self._model.members()]

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.contracts import Attack, Classifier, JointAttack, Judging
+from bench.contracts import Attack, Budget, Classifier, Goal, JointAttack, Judging
 from bench.errors import PluginError
 from bench.metering import judged
 from bench.randomness import SampleRandom
@@ -21,13 +21,27 @@ Rows = NDArray[np.int64]
 class Joint:
     """The columns `domains` and `shared_from` of a block of samples: null where the attack is no JointAttack."""
 
-    def __init__(self, attack: Attack, epsilons: tuple[float, ...], model: Classifier, indices: Rows) -> None:
+    def __init__(
+        self,
+        attack: Attack,
+        epsilons: tuple[float, ...],
+        model: Classifier,
+        indices: Rows,
+        goal: Goal = Goal.UNTARGETED,
+        budget: Budget | None = None,
+    ) -> None:
         """Raises PluginError where a JointAttack is asked at several epsilons: what is broken at one is not attacked
-        again, so that the others' domains would not be those of the larger one."""
+        again, so that the others' domains would not be those of the larger one. And for a goal or a
+        budget of each sample, which say nothing where one perturbation has many domains."""
         if isinstance(attack, JointAttack) and len(epsilons) != 1:
             raise PluginError(
                 f"attack '{attack.name}' is asked at one epsilon, got {len(epsilons)}",
                 "name it once for each epsilon, each with a `name:` of its own",
+            )
+        if isinstance(attack, JointAttack) and (goal is not Goal.UNTARGETED or budget is not None):
+            raise PluginError(
+                f"attack '{attack.name}' takes neither goal nor budget: its domains share what it finds",
+                "remove `goal:` and `budget:` (also that of `evaluations:`); its `steps` limit it",
             )
         self._attack, self._model, self._indices = attack, model, indices
         self._domains: list[list[dict[str, Any]] | None] = [None] * len(indices)

@@ -20,6 +20,7 @@ from bench.contracts import (
     Certificate,
     Classifier,
     Goal,
+    GradientPasses,
     Gradients,
     Judging,
     Keep,
@@ -96,6 +97,7 @@ def attacked(
     *,
     goal: Goal = Goal.UNTARGETED,
     budget: Budget | None = None,
+    gradient_passes: GradientPasses = GradientPasses.FLOAT32,
 ) -> pa.Table:
     """What an attack does to a block of samples.
 
@@ -103,6 +105,7 @@ def attacked(
     the untouched and the adversarial inputs of a stochastic model are judged. keep: how what it crafts is kept in the
     records (bench.examples). surrogate: what the attack sees in the place of the model, which still judges. goal: with
     a target, only what reaches it is broken. budget: of each sample at each epsilon (bench.budgets).
+    gradient_passes: of an attack that is given a faster copy of the model (bench.swift).
     """
     seen = surrogate or model
     if (*seen.input_shape, seen.bounds) != (*model.input_shape, model.bounds):
@@ -122,10 +125,10 @@ def attacked(
     distance = np.where(prediction != labels, 0.0, np.nan)
     final = prediction.copy()
     escaped = np.zeros(n, dtype=bool)
-    asked = swift(seen, x) if attack.swift else seen
+    asked = swift(seen, x, gradient_passes) if attack.swift else seen
     passes = Passes.zero(n)
     keeper = Keeper(x, model.bounds, keep)
-    joint = Joint(attack, epsilons, model, indices)
+    joint = Joint(attack, epsilons, model, indices, goal, budget)
     gains = np.full(n, np.nan)  # of texts
 
     targets = _targets(goal, scores, labels, seed, indices)

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
-from bench.contracts import Frozen, Goal, Judging, ThreatModel
+from bench.contracts import Frozen, Goal, GradientPasses, Judging, ThreatModel
 from bench.records import Kind
 
 EXAMINED = "examined"  # argument of the clean pass: at so many samples the gradients are checked
@@ -89,6 +89,7 @@ class EvaluationRef(PluginRef):
     adversarial: "EvaluationRef | None" = None  # an attack that makes the outliers, of the cell's own samples
     judging: Judging | None = None  # of stochastic models
     keep: str | None = None  # how an attack keeps what it crafts
+    gradient_passes: GradientPasses = GradientPasses.FLOAT32  # of an attack
     remedy: str = ""  # of an attack that was added where records were suspect: what makes it stronger
     only: tuple[tuple[str, str], ...] = ()  # (model, data set) that it is made on; none: every one
     crafted_on: str | None = None  # label of the model that an attack is crafted on; None: on the one that is judged
@@ -99,6 +100,7 @@ class EvaluationRef(PluginRef):
         outliers = made.identity if made else None
         judging = self.judging.model_dump() if self.judging else None
         kept = [self.keep] if self.keep else []
+        passes = [] if self.gradient_passes is GradientPasses.FLOAT32 else [self.gradient_passes]
         return [
             self.kind,
             *super().identity,
@@ -108,6 +110,7 @@ class EvaluationRef(PluginRef):
             outliers,
             judging,
             *kept,
+            *passes,
             *self._limits,
         ]
 

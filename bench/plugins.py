@@ -143,8 +143,9 @@ def source_digest(cls: type) -> str:
 
 
 ENGINE = (  # beside bench.contracts: what measures, and what plugins call of the engine to make a figure or weights
-    *("detection", "disturbance", "examples", "gpu", "gradient_checks", "joint", "levels", "measure", "memory"),
-    *("metering", "randomness", "records", "saliency", "swift", "token_ids"),
+    *("budgets", "detection", "disturbance", "examples", "goals", "gpu", "gradient_checks", "joint", "levels"),
+    *("measure", "memory", "metering", "randomness", "records", "saliency", "strikes", "swift", "swift_layers"),
+    "token_ids",
 )
 
 

@@ -278,6 +278,7 @@ def _attack(spec: AttackSpec, judging: Judging) -> EvaluationRef:
     return EvaluationRef(
         kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons, knowledge=threat.knowledge, threat=threat,
         minimal=attack.minimal, crafted_on=spec.crafted_on, judging=judging, keep=spec.keep,
+        gradient_passes=spec.gradient_passes,
         **_described(spec.name, attack),
     )  # fmt: skip
 

@@ -14,12 +14,14 @@ from bench.contracts import (
     Dataset,
     Detector,
     Goal,
+    GradientPasses,
     JointAttack,
     Judging,
     Keep,
     Norm,
     Probe,
 )
+from bench.errors import PluginError
 from bench.suite_board import LABEL
 from bench.suite_board import Leaderboard as Leaderboard
 from bench.suite_part import MAX_ENTRIES, Part
@@ -145,6 +147,8 @@ class AttackSpec(Part):
     """What it may spend on a sample at an epsilon: `gradients`, `queries`, `seconds`. Left out: all it asks for."""
     keep: Keep | None = None
     """Keep what it crafts as data: `exact`, or `8bit` (rounded, a quarter of the size). Left out: nothing."""
+    gradient_passes: GradientPasses = GradientPasses.FLOAT32
+    """`float32`; `bfloat16`, or `compiled` by torch.compile: faster on some machines. Verdicts are float32's."""
     args: Arguments = Field(default_factory=dict)
     """Arguments of the attack."""
     crafted_on: Label | None = None
@@ -154,7 +158,15 @@ class AttackSpec(Part):
 
     def build(self) -> Attack:
         """The attack. Raises PluginError or pydantic's ValidationError."""
-        return contracts.attacks.build(self.attack, {**self.args, "norm": self.norm})
+        made = contracts.attacks.build(self.attack, {**self.args, "norm": self.norm})
+        if self.gradient_passes is not GradientPasses.FLOAT32 and not made.swift:
+            able = ", ".join(name for name in contracts.attacks if contracts.attacks.get(name).swift)
+            raise PluginError(
+                f"attack '{self.attack}' asks the model itself, so that it cannot have gradient_passes: "
+                f"{self.gradient_passes}",
+                f"leave gradient_passes out, or take one of {able}",
+            )
+        return made
 
 
 def _joint(spec: AttackSpec) -> Iterator[str]:
@@ -217,6 +229,8 @@ class DetectorSpec(Part):
             attack = contracts.attacks.get(self.adversarial.attack)
             if few > 1 or (few == 0 and not attack.minimal):
                 raise ValueError(f"adversarial: needs exactly one epsilon, got {few}")
+            if self.adversarial.gradient_passes is not GradientPasses.FLOAT32:
+                raise ValueError("adversarial: takes no `gradient_passes`: the attack asks the model itself")
             if self.adversarial.goal is not Goal.UNTARGETED or self.adversarial.budget is not None:
                 raise ValueError("adversarial: knows neither `goal` nor `budget`: the attack takes any class, in full")
             if attack.fits:

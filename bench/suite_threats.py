@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from bench.contracts import Attack, Goal, attacks
+from bench.contracts import Attack, Goal, JointAttack, attacks
 from bench.suite_yaml import Keys
 
 
@@ -13,14 +13,25 @@ def unstated(asked: Iterable[tuple[Keys, Mapping[str, Any]]], budget: object) ->
     for keys, entry in asked:
         if (attack := _built(entry)) is None:
             continue
-        if not attack.allowance.stated and not attack.exhaustive and not entry.get("budget") and not budget:
+        exhaustive = attack.exhaustive or any(getattr(part, "exhaustive", False) for part in attack.inner_plugins())
+        if not attack.allowance.stated and not exhaustive and not entry.get("budget") and not budget:
             yield (
                 (*keys, "budget"),
                 f"is missing: '{attack.name}' says neither how many steps nor how many queries it takes: limit "
                 "it, such as {queries: 1000}",
             )
         goal = entry.get("goal", Goal.UNTARGETED)
-        if goal in list(Goal) and goal != Goal.UNTARGETED and not attack.takes_targets:
+        if isinstance(attack, JointAttack):
+            for key in ("goal", "budget"):
+                if entry.get(key) not in (None, Goal.UNTARGETED):
+                    yield (*keys, key), f"'{attack.name}' takes no {key}: its domains share what it finds: remove it"
+            if budget and not entry.get("budget"):
+                yield (
+                    (*keys, "attack"),
+                    f"'{attack.name}' takes no budget, its domains share what it finds: put `budget:` beside the other "
+                    "attacks, instead of under `evaluations:`",
+                )
+        elif goal in list(Goal) and goal != Goal.UNTARGETED and not attack.takes_targets:
             yield (
                 (*keys, "goal"),
                 f"'{attack.name}' needs all classes of the model, and a goal with a target leaves a choice of two (the "

@@ -84,6 +84,14 @@ class Judging(Frozen):
     """The share of these passes that has to keep the label, or the input is broken: 1 for the worst of them."""
 
 
+class GradientPasses(StrEnum):
+    """How the passes of an attack that need a gradient are computed. What it finds is judged in float32 in any case."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    COMPILED = "compiled"
+
+
 class Keep(StrEnum):
     """How adversarial examples are kept."""
 

@@ -7,8 +7,8 @@
 797 and attacked on the other 1,000. `mnist`: the adversarially trained LeNet in DIR/models, epsilon .3, step .01, on
 which nearly every step is due; DIR is a folder of data as tests/conftest.py describes it. One thread; no random start;
 CPU time of the process, the contestants interleaved, the best of the repeats. Ours goes through the copy of the net
-that the engine hands to it (bench/swift.py), and pays for making it. It fails where more than one verdict in 500
-differs from the plain loop's. Prints Markdown tables.
+that the engine hands to it (bench/swift.py). It fails where more than one verdict in 500 differs from the plain loop's.
+Prints Markdown tables.
 """
 
 import argparse

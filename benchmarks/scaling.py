@@ -1,15 +1,19 @@
 """How far one dispatcher goes: the real dispatcher, fair queue and store, on simulated workers.
 
-    python benchmarks/scaling.py [--seconds 0.5 1 5 30] [--workers 1 4 16 64 256] [--users 4]
+    python benchmarks/scaling.py [--seconds 0.5 1 5 30] [--workers 1 4 16 64 256] [--users 4] [--rounds 40]
+    python benchmarks/scaling.py --record suites/quickstart.yaml     # writes benchmarks/durations.json anew
 
-Workers are simulated on a clock of their own: a task ends so many seconds after its worker began it (lognormal around
-the given mean, sigma .5, seeded). What the dispatcher itself computes, and each record's write to the disk, runs for
-real and is added to that clock, so a dispatcher that is too slow leaves workers idle. Not in it: Ray, and the network.
-Efficiency is work / (workers x makespan). Prints Markdown.
+Workers are simulated on a clock of their own: a task ends so many seconds after its worker began it. The lengths are
+those of the tasks of a real run, drawn with replacement (seeded) and scaled to the given mean. What the dispatcher
+itself computes, and each record's write to the disk, runs for real and is added to that clock, so a dispatcher that is
+too slow leaves workers idle. Not in it: Ray, and the network. Efficiency is work / (workers x makespan); beside it
+stands that of a dispatcher that costs nothing: the end, when the last tasks leave other workers idle; and the processor
+time of a task, the simulation's own share of it included. Prints Markdown.
 """
 
 import argparse
 import heapq
+import json
 import random
 import sys
 import tempfile
@@ -22,13 +26,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.dispatch import Dispatcher, Done, Event, Ready
+from bench.plan import CellPlan
 from bench.service.fair import FairQueue, Ticket
 from bench.store import Store
 from bench.suite import Resources
 from bench.worker import Measured
 
 RECORD = b"r" * 20_000  # bytes of a task's records
-ROUNDS = 40  # tasks for each worker
+DURATIONS = Path(__file__).with_name("durations.json")
 
 
 @dataclass(frozen=True)
@@ -85,12 +90,41 @@ class Pool:
         pass
 
 
-def measure(workers: int, seconds: float, users: int, folder: str) -> tuple[float, float]:
-    """Efficiency, and tasks per second of the simulated clock."""
+def record(suite: str) -> None:
+    """Run a suite as `gauntlet run` does, and keep how long each of its tasks took on its worker."""
+    from bench.__main__ import main as gauntlet
+    from bench.timings import Timings
+
+    seen: list[float] = []
+    noted = Timings.note
+
+    def note(self: Timings, cell: CellPlan, samples: int, seconds: float) -> None:
+        seen.append(round(seconds, 4))
+        noted(self, cell, samples, seconds)
+
+    Timings.note = note  # type: ignore[method-assign]
+    with tempfile.TemporaryDirectory() as folder:
+        assert gauntlet(["run", suite, "--output", folder, "--workers", "1"]) == 0
+    DURATIONS.write_text(json.dumps({"suite": suite, "seconds": seen}))
+    print(f"{len(seen)} tasks of {sum(seen) / len(seen):.3f} s on the average, {max(seen):.3f} s at the most")
+
+
+def ideal(workers: int, durations: list[float]) -> float:
+    """Efficiency where each worker gets the next task at the moment that it has ended one."""
+    ends = [0.0] * workers
+    for length in durations:
+        heapq.heapreplace(ends, ends[0] + length)
+    return sum(durations) / (workers * max(ends))
+
+
+def measure(workers: int, seconds: float, users: int, rounds: int, folder: str) -> tuple[float, float, float]:
+    """Efficiency, that of a dispatcher that costs nothing, and seconds of processor time that a task cost here."""
+    recorded = json.loads(DURATIONS.read_text())["seconds"]
+    scale = seconds * len(recorded) / sum(recorded)
     store, pool, draw = Store(folder), Pool(), random.Random(0)
     queue = FairQueue(lambda job: seconds, clock=pool.clock)
-    count = workers * ROUNDS
-    durations = [seconds * draw.lognormvariate(-0.125, 0.5) for _ in range(count)]
+    count = workers * rounds
+    durations = [scale * draw.choice(recorded) for _ in range(count)]
     made = [Job(f"{workers:04x}{index:08x}{seconds}", length) for index, length in enumerate(durations)]
 
     def submit(user: int) -> None:
@@ -104,13 +138,14 @@ def measure(workers: int, seconds: float, users: int, folder: str) -> tuple[floa
         thread.start()
     while len(queue._streams) < users:
         time.sleep(0.001)
+    before = time.process_time()
     pool._real = time.perf_counter()
     Dispatcher(
         pool, queue.sink, workers=workers, timeout=lambda t: t.timeout, retries=lambda t: t.retries, clock=pool.clock
     ).run(queue)
     for thread in threads:
         thread.join()
-    return sum(durations) / (workers * pool.now), count / pool.now
+    return sum(durations) / (workers * pool.now), ideal(workers, durations), (time.process_time() - before) / count
 
 
 def main() -> None:
@@ -118,15 +153,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, nargs="+", default=[0.5, 1.0, 5.0, 30.0])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16, 64, 256])
     parser.add_argument("--users", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=40, help="tasks for each worker")
+    parser.add_argument("--record", metavar="SUITE", help="run it and keep how long its tasks took")
     given = parser.parse_args()
+    if given.record:
+        record(given.record)
+        return
     print("| workers |" + "".join(f" {seconds:g} s |" for seconds in given.seconds))
     print("|---|" + "---|" * len(given.seconds))
     for workers in given.workers:
         cells = []
         for seconds in given.seconds:
             with tempfile.TemporaryDirectory() as folder:
-                efficiency, rate = measure(workers, seconds, given.users, folder)
-            cells.append(f" {efficiency:.3f} ({rate:.0f}/s) |")
+                efficiency, best, cost = measure(workers, seconds, given.users, given.rounds, folder)
+            cells.append(f" {efficiency:.3f} of {best:.3f} ({1e3 * cost:.1f} ms) |")
         print(f"| {workers} |" + "".join(cells), flush=True)
 
 

@@ -81,6 +81,13 @@ def heading(name: str) -> tuple[str, str]:
             return "Certified", f"{certificate} {NORMS.get(norm, norm)} ≤ {epsilon}"
         case ["attack_success", norm, attack, epsilon]:
             return "Attack success", f"{attack} {NORMS.get(norm, norm)} ≤ {epsilon}"
+        case ["attack_success_all" | "attack_success_group" as kind, norm, attack, epsilon]:
+            whom = "all domains" if kind == "attack_success_all" else "whole groups"
+            return "Attack success", f"{attack} {whom} {NORMS.get(norm, norm)} ≤ {epsilon}"
+        case ["attack_success_in", norm, attack, domain, epsilon]:
+            return "Attack success", f"{attack} {domain.replace('_', ' ')} {NORMS.get(norm, norm)} ≤ {epsilon}"
+        case ["domain_weight", norm, attack, domain]:
+            return "Domain weight", f"{attack} {domain.replace('_', ' ')} {NORMS.get(norm, norm)}"
         case [kind, norm, attack, epsilon] if kind in names.OF_PASSES:
             return attack, f"{kind.partition('_')[0]} {NORMS.get(norm, norm)} ≤ {epsilon}"
         case ["median_distance", norm, attack]:

@@ -166,6 +166,9 @@ def explains(name: str) -> bool:
     """Whether a figure explains another one rather than compares models."""
     left_out = {
         "attack_success",
+        "attack_success_in",
+        "domain_weight",
+        "fit_queries",
         "robust_accuracy_8bit",
         *names.PASSES,
         "overhead",

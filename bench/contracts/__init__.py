@@ -52,6 +52,7 @@ from bench.registry import Registry
 from bench.words import Bounds as Bounds
 from bench.words import Frozen as Frozen
 from bench.words import Goal as Goal
+from bench.words import GradientPasses as GradientPasses
 from bench.words import Gradients as Gradients
 from bench.words import Judging as Judging
 from bench.words import Keep as Keep

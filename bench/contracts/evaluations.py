@@ -107,6 +107,11 @@ class JointAttack(Attack):
     """
 
     @property
+    def takes_targets(self) -> bool:
+        """Not for goals with a target: the target of a group of samples, or of several models, is not one class."""
+        return False
+
+    @property
     def together(self) -> int:
         """So many samples that follow each other share a perturbation: 1 for attacks on each sample by itself."""
         return 1

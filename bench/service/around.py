@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bench.errors import GauntletError, OperatorError, SuiteError
+from bench.errors import GauntletError, OperatorError, SuiteError, TrackingError
 from bench.service.figures import Figures
 from bench.service.queue import Refused
 
@@ -79,7 +79,8 @@ def explain(app: FastAPI) -> None:
     @app.exception_handler(DBAPIError)
     @app.exception_handler(OperatorError)
     def away(_: Request, problem: Exception) -> JSONResponse:
-        return _problem(503, "the database or the store is away", "try again in a moment", headers={"Retry-After": "5"})
+        what = "MLflow" if isinstance(problem, TrackingError) else "the database or the store"
+        return _problem(503, f"{what} is away", "try again in a moment", headers={"Retry-After": "5"})
 
 
 def _problem(

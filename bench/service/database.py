@@ -33,6 +33,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sess
 from bench.errors import OperatorError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+KEPT = 20  # connections of a process, and so many more for a moment: the face answers forty requests at once
 BUSY = 30.0  # seconds that a transaction waits for another one on SQLite
 
 
@@ -269,12 +270,15 @@ def _engine(url: str) -> Engine:
         if parsed.get_backend_name() == "sqlite":
             if parsed.database and parsed.database != ":memory:":
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            engine = create_engine(parsed, connect_args={"timeout": BUSY})
+            engine = create_engine(parsed, connect_args={"timeout": BUSY}, pool_size=KEPT, max_overflow=KEPT)
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
             return engine
         if parsed.get_backend_name() == "postgresql":
-            return create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+            patience = {"connect_timeout": 5}
+            return create_engine(
+                parsed, pool_pre_ping=True, connect_args=patience, pool_size=KEPT, max_overflow=KEPT
+            )  # fmt: skip
     except (ArgumentError, NoSuchModuleError, ImportError) as problem:
         raise OperatorError(f"no database at this URL: {problem}", _FORMS) from None
     raise OperatorError(f"no database of the kind '{parsed.get_backend_name()}'", _FORMS)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from bench import results, runs, verbs
 from bench import run as engine
@@ -36,6 +36,7 @@ from bench.store import Store
 from bench.timings import Timings
 from bench.worker import Failed, Outcome
 
+AWAY = (OperationalError, InterfaceError)  # of the database: any other refusal is a bug, and ends the dispatcher
 BEAT = 0.5  # seconds between two looks at the database
 SOON = 30.0  # seconds that MLflow waits where users wait for their leaderboards
 UNKNOWN = 1.0  # seconds that a task counts before the first of its kind has been seen
@@ -159,7 +160,7 @@ class Foreman:
     def _acquired(self) -> bool:
         try:
             return self._work.acquire()
-        except DBAPIError as problem:
+        except AWAY as problem:
             log.warning("the database is away", extra={"why": str(problem.orig)})
             return False
 
@@ -171,7 +172,7 @@ class Foreman:
             try:
                 self._look(ending, away)
                 away = False
-            except DBAPIError as problem:
+            except AWAY as problem:
                 if ending:
                     raise
                 log.warning("the database is away", extra={"why": str(problem.orig), "unsaid": len(self._unsaid)})
@@ -247,7 +248,7 @@ class Foreman:
             last = time.monotonic()
             try:
                 self._publish_one()
-            except DBAPIError as problem:
+            except AWAY as problem:
                 log.warning("the outbox cannot be read", extra={"why": str(problem.orig)})
 
     def _publish_one(self) -> None:

@@ -206,6 +206,6 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         (413, "too large"),
         (422, "a parameter is wrong"),
         (429, "too many requests, or a quota is full"),
-        (503, "the database is away"),
+        (503, "the database, the store or MLflow is away"),
     )
 }

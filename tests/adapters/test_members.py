@@ -86,7 +86,7 @@ def test_an_ensemble_of_different_models_trains_each_by_its_own_recipe_and_is_as
         {"adapter": "cnn", "args": {"data": data, "channels": [2], "hidden": [4], "train": train}},
         {"adapter": "binarised", "args": {"data": data, "width": 2, "train": train}},
     ]
-    adapter = EnsembleAdapter(of=of)
+    adapter = EnsembleAdapter.model_validate(EnsembleAdapter(of=of).model_dump(mode="json"))  # as a worker builds it
     digits = datasets.build("digits", {"split": "train"}).load()
     weights = adapter.training().train(digits, None, 3, Noted())
     model = adapter.build(weights)

@@ -46,7 +46,7 @@ def test_the_grid_has_every_combination_the_mildest_first_and_keeps_the_limits()
 
 def test_it_finds_what_a_plain_loop_over_the_grid_finds_and_hands_back_that_very_image() -> None:
     x, y = digits.right(40)
-    attack = Spatial(degrees=30, pixels=1, angles=5, shifts=3)
+    attack = Spatial(degrees=15, pixels=0.3, angles=5, shifts=3)
     moved = attack.run(digits.model(), x, y, 1.0, digits.streams(40))
     for row in range(40):
         expected = x[row : row + 1]

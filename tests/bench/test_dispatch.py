@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from bench.dispatch import GRACE, IN_FLIGHT, Alive, Canceled, Dispatcher, Done, Event, Lost, Ready
+from bench.dispatch import GRACE, IN_FLIGHT, SHORT, Alive, Canceled, Dispatcher, Done, Event, Lost, Ready
 from bench.errors import ClusterError
 from bench.records import Reason
 from bench.worker import Failed, Measured, Outcome
@@ -27,6 +27,7 @@ class FakePool:
     now: float = 0.0
     log: list[tuple[int, str]] = field(default_factory=list)
     most_in_flight: int = 0
+    seconds: float = 0.0  # that a task says it took
 
     def __post_init__(self) -> None:
         self.queues: dict[int, deque[Job]] = {}
@@ -73,7 +74,9 @@ class FakePool:
                 continue
             queue.popleft()
             outcome: Outcome = (
-                Measured(b"") if fate == "ok" else Failed(Reason.ADAPTER, fate, model=fate == "cannot load")
+                Measured(b"", self.seconds)
+                if fate == "ok"
+                else Failed(Reason.ADAPTER, fate, model=fate == "cannot load")
             )
             events.append(Done(worker, outcome))
         return events
@@ -125,6 +128,24 @@ def test_no_more_than_two_tasks_per_worker_are_in_flight_and_the_source_is_read_
     )
     assert pool.most_in_flight == 3 * IN_FLIGHT
     assert len(ended) == 50
+
+
+def test_a_worker_whose_tasks_are_long_gets_one_at_a_time():
+    """What waits at its door would wait for long, while others may have nothing to do."""
+    short, long = FakePool(seconds=SHORT / 4), FakePool(seconds=SHORT * 4)
+    waiting: dict[int, list[int]] = {}
+    for pool in (short, long):
+        seen = waiting.setdefault(id(pool), [])
+        tick = pool.wait
+
+        def wait(seconds: float, pool: FakePool = pool, seen: list[int] = seen, tick=tick) -> list[Event]:
+            seen.append(max(map(len, pool.queues.values()), default=0))
+            return tick(seconds)
+
+        pool.wait = wait  # type: ignore[method-assign]
+        assert len(dispatch(pool, jobs(40))) == 40
+    assert max(waiting[id(short)][5:]) == IN_FLIGHT
+    assert max(waiting[id(long)][5:]) == 1
 
 
 def test_a_worker_that_dies_costs_an_attempt_of_the_task_it_ran_and_none_of_the_one_that_waited():
@@ -239,13 +260,13 @@ def test_a_job_that_was_asked_for_by_its_model_is_held_against_the_quarantine_to
     more = deque(Job(f"b{i}", "broken") for i in range(1, 5))
 
     def rather(loaded) -> Job | None:
-        return more.popleft() if more and "broken" in loaded and pool.now > 5 else None
+        return more.popleft() if more and pool.now > 5 else None
 
     ended: dict[str, Outcome] = {}
     Dispatcher(
         pool, lambda job, outcome, _: ended.update({job.key: outcome}), workers=1, timeout=10.0, retries=0,
         clock=pool.clock, rather=rather,
-    ).run(iter([Job("b0", "broken"), *jobs(20)]))  # fmt: skip
+    ).run(iter([Job("b0", "broken"), *(Job(f"t{i}", f"model{i}") for i in range(20))]))  # fmt: skip
     assert len(ended) == 25
     assert all(isinstance(ended[f"b{i}"], Failed) for i in range(5))
     assert [key for _, key in pool.log if key.startswith("b")] == ["b0"], "none was tried in vain"

@@ -36,12 +36,12 @@ datasets:
 evaluations:
   escalate: true
   attacks:
-    - {attack: pgd, norm: linf, epsilons: [0.02, 0.05], args: {steps: 5, random_start: false}}
+    - {attack: pgd, norm: linf, epsilons: [0.02, 0.1], args: {steps: 5, random_start: false}}
 resources: {batch_size: 25}
-leaderboard: {columns: [clean_accuracy, robust_accuracy/linf/worst/0.05]}
+leaderboard: {columns: [clean_accuracy, robust_accuracy/linf/worst/0.1]}
 """
-DLR = "robust_accuracy/linf/escalated.linf.apgd_dlr/0.05"
-PGD, WORST = "robust_accuracy/linf/pgd/0.05", "robust_accuracy/linf/worst/0.05"
+DLR = "robust_accuracy/linf/escalated.linf.apgd_dlr/0.1"
+PGD, WORST = "robust_accuracy/linf/pgd/0.1", "robust_accuracy/linf/worst/0.1"
 
 
 class Scaled(Adapter):
@@ -109,7 +109,7 @@ def test_a_masked_model_is_attacked_again_with_an_adaptive_loss_and_an_honest_on
     assert not any("escalated" in name for name in honest.metrics)
     assert count == 2 * (2 + 2) + 2
     assert masked.threats["linf/worst"] == honest.threats["linf/worst"], "what was added leaves it comparable"
-    assert results.shown(done)[-2:] == (DLR.replace("0.05", "0.02"), DLR)
+    assert results.shown(done)[-2:] == (DLR.replace("0.1", "0.02"), DLR)
 
 
 def test_a_run_that_was_stopped_goes_on_with_the_same_attacks_and_a_finished_one_adds_none(

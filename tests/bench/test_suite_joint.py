@@ -47,6 +47,12 @@ def test_an_attack_over_domains_takes_one_epsilon(tmp_path: Path) -> None:
     assert "attacks[0].epsilons: 'minmax_ensemble' takes one: name the attack once for each" in found
 
 
+def test_a_budget_of_each_sample_and_a_target_say_nothing_of_many_domains(tmp_path: Path) -> None:
+    attack = "{attack: minmax_ensemble, norm: linf, epsilons: [.1]"
+    assert "cannot be held to a budget of each sample" in mistake(tmp_path, f"{attack}, budget: {{queries: 10}}}}")
+    assert "needs all classes of the model" in mistake(tmp_path, f"{attack}, goal: random}}")
+
+
 def test_domains_are_columns_where_they_are_known_beforehand(tmp_path: Path) -> None:
     args = "{transformations: [identity, {kind: rotate, by: -15}]}"
     attack = f"{{attack: minmax_transformations, name: mm, norm: linf, epsilons: [.1], args: {args}}}"

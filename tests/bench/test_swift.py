@@ -1,12 +1,15 @@
 """bench/swift.py: the same numbers up to rounding, or the model itself."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.contracts import Gradients
+from attacks.apgd_ce import AutoPGDCrossEntropy
+from bench.contracts import GradientPasses, Gradients
+from bench.errors import PluginError
 from bench.swift import Swift, swift
 from bench.swift_layers import Convolution, replaced, simplified
 from tests.attacks import digits
@@ -37,7 +40,7 @@ def test_the_model_is_left_as_it_was() -> None:
         assert (value.stride(), value._version) == before[name][1:]
 
 
-def slope(net: nn.Module, x: Tensor) -> Tensor:
+def slope(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     leaf = x.clone().requires_grad_()
     (found,) = torch.autograd.grad(net(leaf).square().sum(), leaf)
     return found
@@ -112,6 +115,61 @@ def test_it_is_made_once_and_anew_when_a_weight_changes() -> None:
     assert not torch.equal(swift(model, x).logits(x), first.logits(x))
 
 
+def test_gradients_in_bfloat16_find_what_is_broken_in_float32() -> None:
+    x, y = digits.right(60)
+    model = digits.model()
+    rough = swift(model, x, GradientPasses.BFLOAT16)
+    assert isinstance(rough, Swift)
+    leaf = x.clone().requires_grad_()
+    scores = rough.logits(leaf)
+    exact, pulled, scores = model.logits(x), torch.autograd.grad(scores.sum(), leaf)[0], scores.detach()
+    assert float((scores - exact).abs().max()) > 1e-3  # bfloat16 it is
+    assert torch.equal(scores.argmax(1), exact.argmax(1))
+    assert pulled.dtype == torch.float32
+    torch.testing.assert_close(rough.logits(x), exact, rtol=1e-4, atol=1e-4)  # without a gradient nothing is rough
+    robust = {}
+    for name, asked in (("exact", model), ("rough", rough)):
+        moved, broken = AutoPGDCrossEntropy(steps=30).strike(asked, x, y, 0.1, digits.streams(60))
+        assert torch.equal(model.logits(moved).argmax(1) != y, broken), name
+        robust[name] = 60 - int(broken.sum())
+    assert 5 < robust["exact"] < 55
+    assert abs(robust["rough"] - robust["exact"]) <= 2
+
+
+def test_near_ties_of_bfloat16_are_settled_in_float32() -> None:
+    """Two classes whose scores differ by less than bfloat16 can tell."""
+    x = torch.linspace(0.4999, 0.5001, 41)[:, None, None, None].repeat(1, 1, 2, 2)
+    head = nn.Linear(4, 2)
+    head.weight.data = torch.stack([torch.full((4,), 1.0), torch.full((4,), 0.5)])
+    head.bias.data = torch.tensor([0.0, 1.0])
+    model = digits.DigitsNet(nn.Sequential(nn.Flatten(), head).eval().requires_grad_(False))
+    rough = swift(model, x, GradientPasses.BFLOAT16)
+    assert isinstance(rough, Swift)
+    leaf = x.clone().requires_grad_()
+    assert torch.equal(rough.logits(leaf).argmax(1), model.logits(x).argmax(1))
+    bare = rough._copied(x.to(torch.bfloat16)).argmax(1)
+    assert not torch.equal(bare, model.logits(x).argmax(1))
+
+
+@pytest.mark.slow  # torch.compile takes most of a minute
+@pytest.mark.filterwarnings("ignore")  # of torch's own code
+def test_compiled_gradients_are_those_of_the_model() -> None:
+    x, _ = digits.right(20)
+    model = digits.model()
+    fast = swift(model, x, GradientPasses.COMPILED)
+    assert isinstance(fast, Swift)
+    for n in (1, 7, 20):
+        torch.testing.assert_close(slope(fast.logits, x[:n]), slope(model.logits, x[:n]), rtol=1e-3, atol=1e-3)
+
+
+def test_what_a_model_does_not_bear_is_an_error_that_says_so() -> None:
+    x, _ = digits.right(8)
+    scaled = digits.model()
+    scaled.logits = lambda x: 2 * digits.module()(x)  # type: ignore[method-assign]
+    with pytest.raises(PluginError, match=r"(?s)gradient_passes: bfloat16 does not work.*leave gradient_passes out"):
+        swift(scaled, x, GradientPasses.BFLOAT16)
+
+
 class Counting(nn.Module):
     """Depends on the size of its batch in a way that no trace keeps."""
 
@@ -121,6 +179,25 @@ class Counting(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(x.flatten(1)) * (2.0 if x.shape[0] > 1 else 1.0)
+
+
+def test_equal_inputs_of_a_maximum_are_no_disagreement_and_a_wrong_gradient_is_one() -> None:
+    x, _ = digits.right(8)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = nn.Conv2d(1, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10)
+    flat = x.clone()
+    flat[:2] = 0.5  # inside, all windows of the pooling hold four equal values
+    tied = digits.DigitsNet(nn.Sequential(*layers).eval().requires_grad_(False))
+    assert isinstance(swift(tied, flat), Swift)
+
+    class Steeper(digits.DigitsNet):
+        def logits(self, x: Tensor) -> Tensor:
+            return super().logits(0.9 * x.detach() + 0.1 * x + 0.9 * (x - x.detach()) * 1.01)
+
+    steeper = Steeper(tied.net)
+    torch.testing.assert_close(steeper.logits(x), tied.logits(x))
+    assert swift(steeper, x) is steeper
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")

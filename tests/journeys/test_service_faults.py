@@ -16,9 +16,13 @@ from typing import Any
 import psutil
 import pytest
 import requests
+import torch
 import yaml
 from ray.cluster_utils import Cluster
+from torch.nn.functional import cross_entropy
 
+import adapters.reference  # noqa: F401 - registers the CNN
+from bench import contracts
 from bench.client import Client
 from bench.cluster import WATCHFUL
 from bench.service.traces import ENDPOINT
@@ -30,22 +34,31 @@ from tests.service.test_traces import Collector, collector  # noqa: F401 - a fix
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
-def suite(user: str, seed: int, limit: int = 450) -> dict[str, Any]:
+TASK = 2.5  # seconds that a task should take here and now: the work has to outlast the faults, and not by much
+
+
+def steps() -> int:
+    """Of PGD on five digits at two budgets, for a task of that length. One costs about 2.5 bare gradients."""
+    model = contracts.adapters.build("small_cnn", {}).net()
+    x, y = torch.rand(5, 1, 8, 8, requires_grad=True), torch.arange(5)
+    began = time.perf_counter()
+    for _ in range(300):
+        torch.autograd.grad(cross_entropy(model(x), y), x)
+    return max(100, round(TASK / (2 * 2.5) / (time.perf_counter() - began) * 300))
+
+
+def suite(user: str, seed: int, length: int, limit: int = 300) -> dict[str, Any]:
     return {
         "name": user,
         "seed": seed,
         "models": [{"name": "cnn", "adapter": "small_cnn"}],
         "datasets": [{"dataset": "digits", "limit": limit}],
         "evaluations": {
-            "attacks": [{"attack": "pgd", "norm": "linf", "epsilons": [0.01, 0.02], "args": {"steps": 300}}],
+            "attacks": [{"attack": "pgd", "norm": "linf", "epsilons": [0.01, 0.02], "args": {"steps": length}}],
             "probes": ["parameters"],
         },
         "resources": {"batch_size": 5, "timeout": 300},
     }
-
-
-SUITES = {"ann": suite("ann", 0), "bob": suite("bob", 1)}
-QUICK = suite("quick", 2, limit=10)
 
 
 @dataclass
@@ -160,8 +173,10 @@ def test_records_are_those_of_a_run_whatever_is_killed_or_frozen(
 ):  # fmt: skip
     service = house.service
     service.wait()
-    clients = {user: service.client(user) for user in SUITES}
-    made = {user: clients[user].submit(yaml.safe_dump(suite).encode())["id"] for user, suite in SUITES.items()}
+    length = steps()
+    suites = {user: suite(user, seed, length) for seed, user in enumerate(("ann", "bob"))}
+    clients = {user: service.client(user) for user in suites}
+    made = {user: clients[user].submit(yaml.safe_dump(given).encode())["id"] for user, given in suites.items()}
     service.reach(10)
     assert len(house.lines("a worker is ready", 0)) >= 2, "both nodes work"
 
@@ -190,7 +205,7 @@ def test_records_are_those_of_a_run_whatever_is_killed_or_frozen(
     answer = lambda: answers(clients["bob"], made["bob"])  # noqa: E731
     house.fault("the face: SIGKILL", face.kill, house.recorded(), "the face answers", lambda _: answer())
 
-    quick = clients["ann"].submit(yaml.safe_dump(QUICK).encode())["id"]
+    quick = clients["ann"].submit(yaml.safe_dump(suite("quick", 0, length, limit=10)).encode())["id"]
     keeper = service.find("-m mlflow server")
     kill = lambda: send(keeper.children(recursive=True), signal.SIGKILL)  # noqa: E731
     house.fault("MLflow: SIGKILL", kill, house.recorded(), "MLflow answers", lambda _: healthy(house))
@@ -207,7 +222,7 @@ def test_records_are_those_of_a_run_whatever_is_killed_or_frozen(
         assert (last["state"], last["failed"]) == ("complete", 0), service.said()[-6000:]
         clients[user].records(id_, project.folder / f"{last['name']}.parquet")
     began = time.monotonic()
-    while any(len(house.told(name)) != 1 for name in (*SUITES, "quick")):
+    while any(len(house.told(name)) != 1 for name in (*suites, "quick")):
         house.check(began, "MLflow was not told")
 
     service.process.terminate()  # which sends what waits
@@ -225,7 +240,7 @@ def test_records_are_those_of_a_run_whatever_is_killed_or_frozen(
     known = {span.span_id for span in spans}
     assert all(span.parent_span_id in known for span in spans if span.name in ("store", "measure", "worker"))
 
-    for name, given in (*SUITES.items(), ("quick", QUICK)):
+    for name, given in suites.items():
         (project.folder / "suite.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
         project.run("undisturbed")
         project.here("records", "undisturbed", "--to", str(project.folder / "undisturbed.parquet"))

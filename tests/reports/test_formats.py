@@ -38,6 +38,10 @@ def test_an_interval_names_units_only_where_its_ends_may_differ_in_them() -> Non
 @pytest.mark.parametrize(
     ("name", "title"),
     [
+        ("attack_success_all/linf/mm/0.1", "Attack success mm all domains L∞ ≤ 0.1"),
+        ("attack_success_group/l2/mm/1", "Attack success mm whole groups L2 ≤ 1"),
+        ("attack_success_in/linf/mm/member_0/0.1", "Attack success mm member 0 L∞ ≤ 0.1"),
+        ("domain_weight/linf/mm/rotate_15", "Domain weight mm rotate 15 L∞"),
         ("clean_accuracy", "Clean accuracy"),
         ("robust_accuracy/linf/worst/0.1", "Worst case L∞ ≤ 0.1"),
         ("robust_accuracy/l2/cw/0.5", "cw L2 ≤ 0.5"),

@@ -4,12 +4,14 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import requests
 import uvicorn
+from fastapi import FastAPI
 
 from bench import plugins
 from bench.client import Client
@@ -52,23 +54,31 @@ class House:
         return requests.request(method, self.url + path, headers=headers, timeout=20, **more)
 
 
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """Its address, on loopback, while the block lasts."""
+    port = free_port()
+    server = uvicorn.Server(configuration(app, "127.0.0.1", port))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     plugins.load_built_in()
     folder = tmp_path_factory.mktemp("service")
     database = Database(f"sqlite:///{folder}/service.db")
     database.upgrade()
-    port = free_port()
-    app = face(database, folder, QUOTAS, rate=10_000)
-    server = uvicorn.Server(configuration(app, "127.0.0.1", port))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
     work = Work(database)
     assert work.acquire()
     uploads = Uploads(database, folder / "uploads", QUOTAS, lambda path: "torch")
-    yield House(f"http://127.0.0.1:{port}", database, Access(database), Queue(database, QUOTAS), work, folder, uploads)
-    server.should_exit = True
-    thread.join(20)
+    with serving(face(database, folder, QUOTAS, rate=10_000)) as url:
+        yield House(url, database, Access(database), Queue(database, QUOTAS), work, folder, uploads)
     database.close()

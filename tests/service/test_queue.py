@@ -236,3 +236,15 @@ def test_messages_of_foreign_code_are_kept_whatever_they_hold(queue: Queue, data
     work.end(made.id, State.FAILED, "\x00" * 3000)
     assert queue.get(made.id).message.startswith("\\0\\0")
     assert "zero \\0 and half ? of" in queue.events(made.id)[2].text
+
+
+def test_a_claim_that_the_database_kept_without_telling_is_put_back(queue: Queue, database: Database, clock: Clock):
+    work = worker(database, clock)
+    made = {queue.submit("ann", "s", "t")[0].id for _ in range(3)}
+    claimed = [work.claim({}, sorted) for _ in range(2)]
+    known, unknown = (row.id for row in claimed if row is not None)
+    queue.cancel(unknown)
+    work.put_back_all_but({known})
+    assert queue.get(known).state == State.RUNNING
+    assert queue.get(unknown).state == State.CANCELED, "as its user wanted"
+    assert [queue.get(other).state for other in made - {known, unknown}] == [State.QUEUED]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 import subprocess
 import time
@@ -10,13 +11,17 @@ from pathlib import Path
 import pytest
 import requests
 import torch
+import yaml
 from sqlalchemy import select
 
 from adapters.reference import SmallCnn
 from adapters.torch_classifier import state_to_bytes
 from bench import models
+from bench.__main__ import main
 from bench.client import ServiceError
+from bench.contracts import adapters
 from bench.errors import SuiteError
+from bench.service import intake
 from bench.service import uploads as module
 from bench.service.access import Role
 from bench.service.apart import apart
@@ -24,6 +29,7 @@ from bench.service.database import Database, Upload
 from bench.service.queue import Quotas, Refused
 from bench.service.uploads import Uploads
 from tests.service.house import QUOTAS, House, announced, house
+from tests.service.test_intake import SUITE
 from tests.service.test_scan import GOOD, HOSTILE
 
 __all__ = ["house"]  # a fixture
@@ -170,6 +176,24 @@ def test_a_piece_larger_than_four_mebibytes_or_at_no_place_is_refused(house: Hou
         assert house.call("GET", f"/v1/uploads/{strange}", token).status_code in (404, 422)
 
 
+def test_the_commands_upload_list_and_discard(house: House, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "w.safetensors").write_bytes(DATA)
+    place = ["--server", house.url, "--token", house.token("typist")]
+    assert main(["models", "upload", str(tmp_path / "w.safetensors"), *place]) == 0
+    made = capsys.readouterr().out.strip()
+    assert main(["models", "uploads", *place, "--format", "json"]) == 0
+    (line,) = json.loads(capsys.readouterr().out)
+    assert (line["id"], line["state"], line["kind"]) == (made, "ready", "safetensors")
+    assert main(["models", "accept", made, "--name", "m", "--adapter", "small_cnn", *place]) == 1
+    assert "a submitter may not register" in capsys.readouterr().err
+    assert main(["models", "upload", str(tmp_path / "w.safetensors"), "--name", "m", *place]) == 2
+    assert main(["models", "upload", str(tmp_path / "none"), *place]) == 2
+    assert main(["models", "retire", "m", *place]) == 2
+    assert "name the version, too" in capsys.readouterr().err
+    assert main(["models", "discard", made, *place]) == 0
+    assert made not in left(house)[0] | left(house)[1]
+
+
 # --- quotas
 
 
@@ -293,6 +317,11 @@ def test_a_model_is_registered_by_a_maintainer_found_by_a_suite_and_retired(hous
     assert sender.uploads()[0]["model"] == "cnn/1"
     with pytest.raises(ServiceError, match="registered once"):
         chief.register(made["id"], "other", "small_cnn")
+
+    suite = intake.accept(yaml.safe_dump({**SUITE, "models": [{"name": "m", "registered": "cnn/1"}]}).encode())
+    named = adapters.build(suite.models[0].plugin, {**suite.models[0].arguments, "tracking_uri": uri})
+    x = torch.rand((3, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(named.build(named.artefact()).logits(x), SmallCnn().build(weights()).logits(x))
 
     with pytest.raises(ServiceError, match="may not register"):
         sender.retire("cnn", 1)

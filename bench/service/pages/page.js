@@ -54,13 +54,13 @@ const guarded = (act) => async (...given) => {
 
 async function enter() {
   const me = await (await ask("GET", "v1/me")).json();
+  await look();
   at("me").firstElementChild.textContent = `${me.user}, ${me.role}`;
   at("mlflow").hidden = !/^(https?:\/\/|\/)/.test(me.mlflow ?? "");
   if (!at("mlflow").hidden) at("mlflow").href = me.mlflow;
   at("door").hidden = true;
   at("me").hidden = at("inside").hidden = false;
   at("drop").hidden = !me.scopes.includes("submit");
-  await look();
 }
 
 function leave() {
@@ -186,7 +186,7 @@ async function open(id) {
 }
 
 function tell({ time, text }) {
-  const entry = document.createElement("li");
+  const entry = document.createElement("p");
   const when = made("time", new Date(time * 1000).toLocaleTimeString());
   when.dateTime = new Date(time * 1000).toISOString();
   entry.append(when, text);
