@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -65,7 +65,7 @@ class Foreman:
         self._stop = threading.Event()
         self._problem: BaseException | None = None
         self._at_work: dict[str, AtWork] = {}
-        self._unsaid: deque[Callable[[], None]] = deque()  # what the database has yet to be told, in this order
+        self._unsaid: list[Callable[[], None]] = []  # what the database has yet to be told, in this order
         self._renewed = 0.0
         self.traces = traces
         self.handed: dict[str, float] = {}  # when a task was given to a worker, by its key
@@ -196,13 +196,18 @@ class Foreman:
         for each in list(self._at_work.values()):
             self._tell(each)
         self._say()
+        self.queue.waits({*self._work.waiting(), *(each.row.owner for each in self._at_work.values())})
         while not ending and len(self._at_work) < self._place.at_once and self._claim():
             pass
 
     def _say(self) -> None:
-        while self._unsaid:
-            self._unsaid[0]()
-            self._unsaid.popleft()
+        """All of it in one transaction: many small ones would keep others from a SQLite."""
+        if not self._unsaid:
+            return
+        with self._work.together():
+            for say in self._unsaid:
+                say()
+        self._unsaid.clear()
 
     def _claim(self) -> bool:
         running = Counter(each.row.owner for each in self._at_work.values())

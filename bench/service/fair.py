@@ -98,6 +98,7 @@ class FairQueue:
     _alone: bool = False
     _turn: float = 0.0  # when the present kind of tasks began to have its turn
     _idle: float | None = None  # since when there has been nothing to do
+    _present: set[str] = field(default_factory=set)  # users who waited when somebody looked, or were at work
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     # --- by the threads of submissions
@@ -121,9 +122,7 @@ class FairQueue:
         """
         stream = Stream(owner, submission, jobs, sink, resources, progress, alone, self.clock(), next(self._numbers))
         with self._changed:
-            others = [self._times.get(other.owner, 0.0) for other in self._streams]
-            if others and all(other.owner != owner for other in self._streams):
-                self._times[owner] = max(self._times.get(owner, 0.0), min(others))
+            self._welcome({owner})
             mine = [other.clock for other in self._streams if other.owner == owner]
             stream.clock = min(mine, default=0.0)
             self._streams.append(stream)
@@ -224,12 +223,27 @@ class FairQueue:
                 self._changed.wait(GLANCE)
             return self.clock() - self._idle < LINGER
 
+    def waits(self, owners: Collection[str]) -> None:
+        """Whose submissions wait to be taken up, or for their first task: told again and again. They are not idle, and
+        do not lose what they have waited for."""
+        with self._changed:
+            self._present &= {*owners, *(stream.owner for stream in self._streams)}
+            self._welcome(set(owners))
+
     def order(self, owners: Sequence[str]) -> list[str]:
         """Users, the one who has had least first."""
         with self._changed:
             return sorted(owners, key=lambda owner: (self._times.get(owner, 0.0), owner))
 
     # --- inside
+
+    def _welcome(self, owners: set[str]) -> None:
+        """Who comes (back) starts where the others are."""
+        there = self._present | {stream.owner for stream in self._streams}
+        least = min((self._times.get(owner, 0.0) for owner in there), default=0.0)
+        for owner in owners - there:
+            self._times[owner] = max(self._times.get(owner, 0.0), least)
+        self._present |= owners
 
     def _next(self) -> Stream | None:
         return min(self._ready(), key=self._rank, default=None)

@@ -7,6 +7,7 @@ that was frozen and has woken up changes nothing any more.
 import contextlib
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ class Work:
         self._database = database
         self._quotas = quotas or Quotas()
         self._clock = clock
+        self._mine = threading.local()  # a transaction that this thread has open
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.epoch = 0
 
@@ -78,13 +80,7 @@ class Work:
         """
         with self._acting() as session:
             now = self._clock()
-            waiting = select(Submission.owner).where(Submission.state == State.QUEUED).distinct()
-            used = {row.owner: row.seconds for row in session.scalars(select(Usage).where(Usage.day == day(now)))}
-            fit = [
-                owner
-                for owner in session.scalars(waiting)
-                if running.get(owner, 0) < self._quotas.running and used.get(owner, 0.0) < self._quotas.seconds
-            ]
+            fit = [owner for owner in self._waiting(session, now) if running.get(owner, 0) < self._quotas.running]
             if not fit:
                 return None
             chosen = session.scalars(
@@ -109,6 +105,11 @@ class Work:
                 if found.id not in at_work:
                     self._put_back(session, found, self._clock())
 
+    def waiting(self) -> list[str]:
+        """Users who have submissions that wait, and seconds left today."""
+        with self._database.reading() as session:
+            return self._waiting(session, self._clock())
+
     def wishes(self) -> dict[str, str]:
         """By submission: whether its user wants it paused or canceled."""
         with self._database.reading() as session:
@@ -131,6 +132,7 @@ class Work:
             found = session.get(Usage, (owner, today))
             if found is None:
                 session.add(Usage(owner=owner, day=today, seconds=seconds, tasks=tasks))
+                session.flush()
             else:
                 found.seconds, found.tasks = found.seconds + seconds, found.tasks + tasks
 
@@ -148,6 +150,7 @@ class Work:
             )
             if publish and session.get(Outbox, submission) is None:
                 session.add(Outbox(submission=submission, due=now))
+                session.flush()
             say(session, submission, "state", state, now)
 
     # --- the outbox
@@ -179,13 +182,31 @@ class Work:
     # --- inside
 
     @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What this thread does within is one transaction: all of it or nothing. Raises LeaseLost."""
+        with self._acting() as session:
+            self._mine.session = session
+            try:
+                yield
+            finally:
+                self._mine.session = None
+
+    @contextlib.contextmanager
     def _acting(self) -> Iterator[Session]:
         """A transaction of the one who holds the lease. Raises LeaseLost."""
+        if (mine := getattr(self._mine, "session", None)) is not None:
+            yield mine
+            return
         with self._database.writing() as session:
             lease = session.get(Lease, "dispatcher", with_for_update=True)
             if lease is None or (lease.holder, lease.epoch) != (self._holder, self.epoch):
                 raise LeaseLost("another dispatcher has taken over", "this one was not heard of for too long")
             yield session
+
+    def _waiting(self, session: Session, now: float) -> list[str]:
+        waiting = select(Submission.owner).where(Submission.state == State.QUEUED).distinct()
+        used = {row.owner: row.seconds for row in session.scalars(select(Usage).where(Usage.day == day(now)))}
+        return [owner for owner in session.scalars(waiting) if used.get(owner, 0.0) < self._quotas.seconds]
 
     def _put_back(self, session: Session, left: Submission, now: float) -> None:
         """What was left running waits again, unless its user wanted otherwise; what has killed too many is given up."""

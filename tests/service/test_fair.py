@@ -303,3 +303,27 @@ def test_a_model_that_could_not_be_loaded_may_be_tried_again_by_the_same_submiss
         assert next(house.queue, None) is None
         house.join("one")
     assert len(set(groups)) == 2
+
+
+def test_who_waits_to_be_taken_up_is_not_idle():
+    house = House()
+    house.submit("ann", "a1", jobs("a", 100))
+    house.queue.waits(["bob", "cid"])
+    house.serve(40, workers=1)
+    house.queue.waits(["ann", "bob", "cid", "dan"])
+    assert house.queue.order(["ann", "bob", "cid", "dan"]) == ["bob", "cid", "dan", "ann"]
+    house.submit("bob", "b1", jobs("b", 100))
+    assert house.serve(30, workers=1) == {"bob": 30.0}, "what it has waited for"
+    assert house.queue.order(["bob", "cid"]) == ["cid", "bob"]
+
+
+def test_who_was_away_has_no_arrears():
+    house = House()
+    house.submit("ann", "a1", jobs("a", 100))
+    house.queue.waits(["bob"])
+    house.queue.waits([])  # bob has gone
+    house.serve(40, workers=1)
+    house.queue.waits(["bob"])
+    house.submit("bob", "b1", jobs("b", 100))
+    got = house.serve(30, workers=1)
+    assert abs(got["ann"] - got["bob"]) <= 2

@@ -248,3 +248,35 @@ def test_a_claim_that_the_database_kept_without_telling_is_put_back(queue: Queue
     assert queue.get(known).state == State.RUNNING
     assert queue.get(unknown).state == State.CANCELED, "as its user wanted"
     assert [queue.get(other).state for other in made - {known, unknown}] == [State.QUEUED]
+
+
+def test_what_is_done_together_is_done_wholly_or_not_at_all(queue: Queue, database: Database, clock: Clock):
+    work = worker(database, clock)
+    made, _ = queue.submit("ann", "s", "t")
+    work.claim({}, sorted)
+
+    def twice(fails: bool) -> None:
+        with work.together():
+            work.note(made.id, "first")
+            work.charge("ann", 0.5, 1)
+            work.charge("ann", 1.5, 1)
+            assert not fails
+            work.end(made.id, State.COMPLETE)
+
+    with pytest.raises(AssertionError):
+        twice(fails=True)
+    assert queue.usage("ann") == 0.0
+    twice(fails=False)
+    twice(fails=False)  # told again after a doubt: nothing breaks
+    assert queue.get(made.id).state == State.COMPLETE
+    assert queue.usage("ann") == 4.0
+    assert [event.text for event in queue.events(made.id) if event.kind == "note"] == ["first", "first"]
+
+
+def test_who_waits_are_those_who_have_seconds_left(queue: Queue, database: Database, clock: Clock):
+    for owner in ("ann", "ann", "bob"):
+        queue.submit(owner, "s", "t")
+    work = worker(database, clock, seconds=60.0)
+    assert sorted(work.waiting()) == ["ann", "bob"]
+    work.charge("bob", 61.0, 1)
+    assert work.waiting() == ["ann"]

@@ -1,16 +1,36 @@
 """The spans of a submission, and that they reach a collector over HTTP."""
 
+import json
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from bench import plugins
+from bench.client import Client
 from bench.errors import OperatorError
+from bench.records import Reason
+from bench.service.access import Access, Role
+from bench.service.database import Database
+from bench.service.face import face
+from bench.service.fair import FairQueue
+from bench.service.server import Lines
+from bench.service.submission import AtWork
 from bench.service.traces import ENDPOINT, SILENT, Told, traces
+from bench.suite import Resources
+from bench.worker import Failed, Measured
+from tests.service.house import serving
+from tests.service.test_fair import Job
+from tests.service.test_intake import SUITE
 
 
 @pytest.fixture
@@ -117,3 +137,66 @@ def test_spans_reach_a_collector_over_http(monkeypatch: pytest.MonkeyPatch, coll
     assert path == "/v1/traces"
     [span] = taken.resource_spans[0].scope_spans[0].spans
     assert (span.name, span.start_time_unix_nano, span.end_time_unix_nano) == ("submit", 10**9, 2 * 10**9)
+
+
+def test_the_face_tells_when_a_suite_was_handed_in(spans: tuple[Told, InMemorySpanExporter], tmp_path: Path):
+    plugins.load_built_in()
+    told, exporter = spans
+    database = Database(f"sqlite:///{tmp_path}/service.db")
+    database.upgrade()
+    token = Access(database).create("ann", Role.SUBMITTER)
+    with serving(face(database, tmp_path, traces=told)) as url:
+        made = Client(url, token).submit(yaml.safe_dump(SUITE).encode())["id"]
+    database.close()
+    told.flush()
+    [found] = exporter.get_finished_spans()
+    assert found.name == "submit"
+    assert dict(found.attributes or {}) == {"gauntlet.submission": made, "gauntlet.owner": "ann"}
+
+
+@dataclass
+class Foreman:
+    traces: Told
+    queue: FairQueue = field(default_factory=lambda: FairQueue(lambda job: 1.0))
+    handed: dict[str, float] = field(default_factory=dict)
+
+    def carry_out(self, each: AtWork) -> None:
+        """Nothing."""
+
+    def note(self, job: object, outcome: object) -> None:
+        """Nothing."""
+
+
+def test_what_becomes_of_a_task_is_told_and_a_failure_is_logged_with_both_ids(
+    spans: tuple[Told, InMemorySpanExporter], caplog: pytest.LogCaptureFixture
+):
+    told, exporter = spans
+    foreman, kept = Foreman(told), []
+    each = AtWork(SimpleNamespace(id="s-1", owner="ann", started=5.0), foreman)  # type: ignore[arg-type]
+    more = {"resources": Resources(), "progress": print, "canceled": lambda: False, "alone": False}
+    jobs = iter([Job("good"), Job("bad")])
+    thread = threading.Thread(target=lambda: each.dispatch(jobs, lambda *told: kept.append(told), **more))
+    thread.start()
+    outcomes = {"good": Measured(b"", 0.25), "bad": Failed(Reason.MEMORY, "too large")}
+    while len(kept) < 2:
+        ticket = next(foreman.queue, None)
+        if ticket is not None:
+            foreman.handed[ticket.key] = time.time() - 1.0
+            foreman.queue.sink(ticket, outcomes[ticket.key], 2)
+    assert next(foreman.queue, None) is None
+    thread.join(10)
+    told.flush()
+    found = {(span.name, span.parent.span_id if span.parent else None): span for span in exporter.get_finished_spans()}
+    tasks = [span for span in exporter.get_finished_spans() if span.name == "task"]
+    assert {(span.attributes or {})["gauntlet.task"]: span.status.description for span in tasks} == {
+        "good": None, "bad": "too large",
+    }  # fmt: skip
+    for task in tasks:
+        worker, store = found["worker", task.context.span_id], found["store", task.context.span_id]
+        assert task.start_time == worker.start_time < worker.end_time == store.start_time
+        assert store.end_time == task.end_time
+    [measured] = [span for (name, _), span in found.items() if name == "measure"]
+    assert measured.end_time - measured.start_time == pytest.approx(0.25e9, rel=1e-3)
+    [line] = [record for record in caplog.records if record.message == "a task failed"]
+    shown = json.loads(Lines().format(line))
+    assert (shown["submission"], shown["task"], shown["attempts"], shown["why"]) == ("s-1", "bad", 2, "too large")
