@@ -14,10 +14,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from attacks.ball import rowwise
+from attacks.ball import project, rowwise
 from attacks.losses import margin
 from attacks.projections import onto_l0_ball, onto_l1_ball, onto_l2_ball, onto_simplex
-from bench.contracts import JointAttack, Knowledge, Norm
+from bench.contracts import Bounds, JointAttack, Knowledge, Norm
 
 
 class Game(ABC):
@@ -111,3 +111,8 @@ class MinMax(JointAttack):
             return (x + delta.clamp(-epsilon, epsilon)).clamp(low, high) - x
         into = {Norm.L2: onto_l2_ball, Norm.L1: onto_l1_ball, Norm.L0: onto_l0_ball}[self.norm]
         return into(delta, x, epsilon, low, high)
+
+    def moved(self, x: Tensor, delta: Tensor, epsilon: float, bounds: Bounds) -> Tensor:
+        """x moved by delta, which fits: where the sum is rounded out of the ball or the bounds, it is put back."""
+        moved = (x + delta).clamp(*bounds)
+        return moved if self.norm is Norm.L0 else project(moved, x, self.norm, epsilon, bounds)

@@ -7,7 +7,6 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.minmax import Game, MinMax
-from attacks.minmax_ensemble import inside
 from attacks.standing import lost
 from bench.contracts import Bounds, Classifier, attack
 from bench.randomness import SampleRandom
@@ -65,4 +64,4 @@ class MinMaxUniversal(MinMax):
         game = _Groups(self, model, x, y, epsilon, slots)
         start = torch.zeros(len(slots), *x.shape[1:], dtype=x.dtype, device=x.device)
         delta, weights = self.play(game, start, self.stride(epsilon, bounds.high - bounds.low))
-        return inside(self, x, delta[which], epsilon, bounds), weights[which, place][:, None]
+        return self.moved(x, delta[which], epsilon, bounds), weights[which, place][:, None]

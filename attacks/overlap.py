@@ -3,25 +3,25 @@
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from bench.contracts import Classifier
 from bench.errors import PluginError
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+PROGRAMS = (torch.jit.ScriptModule, fx.GraphModule, torch.export.UnflattenedModule)
 
 
 def gradient_overlap(model: Classifier, x: Tensor) -> Tensor:
     """(1, *input_shape): the gradient of the sum of the logits where all weights are 1 and everything is linear.
 
     x: (1, *input_shape), for its shape. Every layer is a sum of its inputs: normalisation and activation are left out,
-    a maximum becomes a mean. Scaled to a largest value of 1. Raises PluginError for a model without a torch module, and
-    where nothing leads to any pixel.
+    a maximum becomes a mean. Scaled to a largest value of 1. Raises PluginError for a model without a torch module, for
+    a program (TorchScript, torch.export), and where nothing leads to any pixel.
     """
-    if model.module is None:
-        raise PluginError(
-            "the gradient overlap reads a torch module, and this model has none", "take `where: gradient`"
-        )
+    if model.module is None or any(isinstance(part, PROGRAMS) for part in model.module.modules()):
+        had = "has none" if model.module is None else "is a program, which has no layers to look into"
+        raise PluginError(f"the gradient overlap reads a torch module, and this model {had}", "take `where: gradient`")
     net = copy.deepcopy(model.module)
     unchanging = _unchanging(net, x)
     for parent in list(net.modules()):

@@ -86,7 +86,7 @@ class Checks:
             self.find(keys, message)
         self.baselines()
         self.surrogates()
-        for keys, message in misjoined(self.document.data, self.entries("evaluations", "attacks"), budget):
+        for keys, message in misjoined(self.document.data, self.entries("evaluations", "attacks")):
             self.find(keys, message)
         self.unique("models", [(keys, entry.get("name")) for keys, entry in self.entries("models")])
         self.unique("data sets", [(keys, _label(entry, "dataset")) for keys, entry in self.entries("datasets")])

@@ -9,10 +9,8 @@ from bench.suite_parts import Resources
 from bench.suite_yaml import Keys
 
 
-def misjoined(
-    suite: Mapping[str, Any], asked: Iterable[tuple[Keys, Mapping[str, Any]]], budget: object
-) -> Iterator[tuple[Keys, str]]:
-    """Where a JointAttack cannot do its work, and why. asked: the attacks of the suite, budget: of all, as read.
+def misjoined(suite: Mapping[str, Any], asked: Iterable[tuple[Keys, Mapping[str, Any]]]) -> Iterator[tuple[Keys, str]]:
+    """Where a JointAttack cannot do its work, and why. asked: the attacks of the suite, as read.
 
     What is wrong with an entry itself is told elsewhere, and passed over here.
     """
@@ -26,9 +24,6 @@ def misjoined(
         if isinstance(epsilons, list) and len(epsilons) > 1:
             message = f"'{attack.name}' takes one: name the attack once for each, with a `name:` of its own"
             yield (*keys, "epsilons"), message
-        if entry.get("budget") or budget:
-            message = f"'{attack.name}' cannot be held to a budget of each sample: set its `steps`"
-            yield (*keys, "attack"), message
         if block % attack.together:
             near = max(1, block // attack.together) * attack.together
             message = f"'{attack.name}' moves {attack.together} samples together: `resources.batch_size` has to be a"

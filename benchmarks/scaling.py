@@ -1,14 +1,14 @@
 """How far one dispatcher goes: the real dispatcher, fair queue and store, on simulated workers.
 
     python benchmarks/scaling.py [--seconds 0.5 1 5 30] [--workers 1 4 16 64 256] [--users 4] [--rounds 40]
-    python benchmarks/scaling.py --record suites/quickstart.yaml     # writes benchmarks/durations.json anew
+    python benchmarks/scaling.py --record     # writes benchmarks/durations.json anew
 
 Workers are simulated on a clock of their own: a task ends so many seconds after its worker began it. The lengths are
-those of the tasks of a real run, drawn with replacement (seeded) and scaled to the given mean. What the dispatcher
-itself computes, and each record's write to the disk, runs for real and is added to that clock, so a dispatcher that is
-too slow leaves workers idle. Not in it: Ray, and the network. Efficiency is work / (workers x makespan); beside it
-stands that of a dispatcher that costs nothing: the end, when the last tasks leave other workers idle; and the processor
-time of a task, the simulation's own share of it included. Prints Markdown.
+those of the tasks of a real run (SUITE, one thread), drawn with replacement (seeded) and scaled to the given mean. What
+the dispatcher itself computes, and each record's write to the disk, runs for real and is added to that clock, so a
+dispatcher that is too slow leaves workers idle. Not in it: Ray, and the network. Efficiency is work / (workers x
+makespan); beside it stands that of a dispatcher that costs nothing: the end, when the last tasks leave other workers
+idle; and the processor time of a task, the simulation's own share of it included. Prints Markdown.
 """
 
 import argparse
@@ -20,20 +20,42 @@ import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import yaml
+
+from bench import plugins
 from bench.dispatch import Dispatcher, Done, Event, Ready
-from bench.plan import CellPlan
+from bench.jobs import AnyJob, TaskJob, TrainJob
+from bench.run import Options
+from bench.run import run as engine
+from bench.service import intake
 from bench.service.fair import FairQueue, Ticket
+from bench.service.watch import Watch
 from bench.store import Store
 from bench.suite import Resources
-from bench.worker import Measured
+from bench.worker import Measured, Outcome, Worker
 
 RECORD = b"r" * 20_000  # bytes of a task's records
 DURATIONS = Path(__file__).with_name("durations.json")
+SUITE = {
+    "name": "recorded",
+    "models": [{"name": "cnn", "adapter": "small_cnn", "args": {"epochs": 3}}],
+    "datasets": [{"dataset": "digits"}],
+    "evaluations": {
+        "attacks": [
+            {"attack": "fgsm", "norm": "linf", "epsilons": [0.02, 0.1]},
+            {"attack": "pgd", "norm": "linf", "epsilons": [0.02, 0.1], "args": {"steps": 10}},
+            {"attack": "foolbox.l2_deep_fool", "name": "deepfool", "norm": "l2", "epsilons": [0.25, 1.0]},
+        ]
+    },
+    "leaderboard": {"columns": ["clean_accuracy"], "rank_by": "clean_accuracy"},
+    "resources": {"batch_size": 15},
+}
 
 
 @dataclass(frozen=True)
@@ -90,23 +112,48 @@ class Pool:
         pass
 
 
-def record(suite: str) -> None:
-    """Run a suite as `gauntlet run` does, and keep how long each of its tasks took on its worker."""
-    from bench.__main__ import main as gauntlet
-    from bench.timings import Timings
+class Here:
+    """One worker, in this process, which notes how long each task took."""
 
-    seen: list[float] = []
-    noted = Timings.note
+    def __init__(self, folder: Path) -> None:
+        self.seconds: list[float] = []
+        self._store = Store(str(folder / "store"))
 
-    def note(self: Timings, cell: CellPlan, samples: int, seconds: float) -> None:
-        seen.append(round(seconds, 4))
-        noted(self, cell, samples, seconds)
+    def dispatch(
+        self, jobs: Iterator[AnyJob], sink: Callable[[AnyJob, Outcome, int], None], **_: object
+    ) -> None:  # fmt: skip
+        worker = Worker((), self._store.blob)
+        for job in jobs:
+            if isinstance(job, TaskJob):
+                outcome = worker.run(job.task)
+                assert isinstance(outcome, Measured), outcome
+                self.seconds.append(round(outcome.seconds, 4))
+            else:
+                assert isinstance(job, TrainJob)
+                outcome = worker.train(job.task, self)
+            sink(job, outcome, 1)
 
-    Timings.note = note  # type: ignore[method-assign]
+    def step(self, done: int, total: int, **_: float) -> None:
+        """A training tells how far it is."""
+
+    def saved(self) -> None:
+        """No training goes on from a checkpoint here."""
+
+    def save(self, state: bytes) -> None:
+        """Nor leaves one."""
+
+
+def record() -> None:
+    """Run SUITE in this process, and keep how long each of its tasks took."""
+    plugins.load_built_in()
+    text = yaml.safe_dump(SUITE)
     with tempfile.TemporaryDirectory() as folder:
-        assert gauntlet(["run", suite, "--output", folder, "--workers", "1"]) == 0
-    DURATIONS.write_text(json.dumps({"suite": suite, "seconds": seen}))
-    print(f"{len(seen)} tasks of {sum(seen) / len(seen):.3f} s on the average, {max(seen):.3f} s at the most")
+        here = Here(Path(folder))
+        engine(intake.accept(text.encode()), text, (), Options(Path(folder)), Watch(), workforce=here)
+    seconds = here.seconds
+    DURATIONS.write_text(json.dumps({"seconds": seconds}))
+    mean = sum(seconds) / len(seconds)
+    print(f"{len(seconds)} tasks of {mean:.4f} s on the average, from {min(seconds):.4f} to {max(seconds):.4f} s")
 
 
 def ideal(workers: int, durations: list[float]) -> float:
@@ -154,10 +201,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16, 64, 256])
     parser.add_argument("--users", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=40, help="tasks for each worker")
-    parser.add_argument("--record", metavar="SUITE", help="run it and keep how long its tasks took")
+    parser.add_argument("--record", action="store_true", help="run tasks and keep how long they took")
     given = parser.parse_args()
     if given.record:
-        record(given.record)
+        record()
         return
     print("| workers |" + "".join(f" {seconds:g} s |" for seconds in given.seconds))
     print("|---|" + "---|" * len(given.seconds))

@@ -32,13 +32,12 @@ class Door:
     ) -> Identity:
         """The same for a proxy that asks whether to let somebody through. A browser may say its token as a password,
         and can only look with it: another site can make a browser send passwords. Raises Refused: 403 as well."""
-        found = self._let_in(
-            request,
-            lambda: self.access.identify(authorization, basic=need in (None, Verb.READ)),
-            guess=bool(authorization),
-        )
+        identify = lambda: self.access.identify(authorization, basic=True)  # noqa: E731
+        found = self._let_in(request, identify, guess=bool(authorization))
         if need is not None:
             found.need(need)
+        if need not in (None, Verb.READ) and (authorization or "").lower().startswith("basic"):
+            raise Refused(403, "a token that is said as a password is good for looking only", "send it as a Bearer")
         return found
 
     def visitor(

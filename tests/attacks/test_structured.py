@@ -96,6 +96,9 @@ def test_a_search_for_the_smallest_distance_keeps_to_the_free_pixels_and_finds_n
     moved = attack.run(digits.model(), x, y, None, digits.streams(12))
     free = attack.free(digits.model(), x, y, digits.streams(12))
     assert bool((moved == x)[~free].all())
+    assert bool((digits.module()(moved).argmax(1) != y).any())
+    if inside == "jsma":  # greedy: fewer pixels to choose from may lead it to a shorter way
+        return
     whole = attack.inner().run(digits.model(), x, y, None, digits.streams(12))
     lost, lost_freely = ((digits.module()(one).argmax(1) != y) for one in (moved, whole))
     assert not bool((lost & ~lost_freely).any())

@@ -6,6 +6,7 @@ import pytest
 
 import attacks.fgsm
 import attacks.minmax_ensemble
+import attacks.minmax_transformations
 import attacks.minmax_universal
 import attacks.substitute  # noqa: F401 - all of them register attacks
 from bench.errors import SuiteError
@@ -49,8 +50,8 @@ def test_an_attack_over_domains_takes_one_epsilon(tmp_path: Path) -> None:
 
 def test_a_budget_of_each_sample_and_a_target_say_nothing_of_many_domains(tmp_path: Path) -> None:
     attack = "{attack: minmax_ensemble, norm: linf, epsilons: [.1]"
-    assert "cannot be held to a budget of each sample" in mistake(tmp_path, f"{attack}, budget: {{queries: 10}}}}")
-    assert "needs all classes of the model" in mistake(tmp_path, f"{attack}, goal: random}}")
+    assert "budget: 'minmax_ensemble' takes no budget" in mistake(tmp_path, f"{attack}, budget: {{queries: 10}}}}")
+    assert "goal: 'minmax_ensemble' takes no goal" in mistake(tmp_path, f"{attack}, goal: random}}")
 
 
 def test_domains_are_columns_where_they_are_known_beforehand(tmp_path: Path) -> None:

@@ -2,14 +2,23 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+import attacks.fgsm  # noqa: F401 - registers it
 from attacks.apgd_ce import AutoPGDCrossEntropy
-from bench.contracts import GradientPasses, Gradients
+from attacks.pgd import ProjectedGradientDescent
+from bench.contracts import GradientPasses, Gradients, Samples
 from bench.errors import PluginError
+from bench.measure import attacked
+from bench.plan import EvaluationRef
+from bench.records import Kind
+from bench.suite_parts import AttackSpec
 from bench.swift import Swift, swift
 from bench.swift_layers import Convolution, replaced, simplified
 from tests.attacks import digits
@@ -168,6 +177,32 @@ def test_what_a_model_does_not_bear_is_an_error_that_says_so() -> None:
     scaled.logits = lambda x: 2 * digits.module()(x)  # type: ignore[method-assign]
     with pytest.raises(PluginError, match=r"(?s)gradient_passes: bfloat16 does not work.*leave gradient_passes out"):
         swift(scaled, x, GradientPasses.BFLOAT16)
+
+
+def test_the_option_belongs_to_the_attack_of_a_suite_and_to_the_key_of_its_records() -> None:
+    entry: dict[str, Any] = {"attack": "pgd", "norm": "linf", "epsilons": [0.1]}
+    assert AttackSpec.model_validate(entry | {"gradient_passes": "bfloat16"}).build().swift
+    with pytest.raises(PluginError, match=r"'fgsm' asks the model itself.*gradient_passes: compiled"):
+        AttackSpec.model_validate(entry | {"attack": "fgsm", "gradient_passes": "compiled"}).build()
+    with pytest.raises(ValidationError, match="gradient_passes"):
+        AttackSpec.model_validate(entry | {"gradient_passes": "float64"})
+    refs = [EvaluationRef(label="a", plugin="pgd", kind=Kind.ATTACK, gradient_passes=kind) for kind in GradientPasses]
+    assert refs[0].identity == EvaluationRef(label="a", plugin="pgd", kind=Kind.ATTACK).identity
+    assert len({repr(ref.identity) for ref in refs}) == 3
+
+
+def test_the_engine_judges_what_rough_gradients_find() -> None:
+    x, y = digits.right(30)
+    model = digits.model()
+    data = Samples(y.numpy(), lambda i: x[torch.from_numpy(i)], (1, 8, 8), model.bounds, ("",) * 10, "digest")
+    verdicts = []
+    for kind in (GradientPasses.FLOAT32, GradientPasses.BFLOAT16):
+        attack = ProjectedGradientDescent(steps=20)
+        found = attacked(attack, (0.1,), "t", model, data, np.arange(30), 0, gradient_passes=kind).to_pydict()
+        verdicts.append([broken[0] for broken in found["broken"]])
+        assert not any(found["escaped"])
+    assert 3 < sum(verdicts[0]) < 27
+    assert sum(a != b for a, b in zip(*verdicts, strict=True)) <= 2
 
 
 class Counting(nn.Module):
