@@ -5,10 +5,10 @@
 
 Workers are simulated on a clock of their own: a task ends so many seconds after its worker began it. The lengths are
 those of the tasks of a real run (SUITE, one thread), drawn with replacement (seeded) and scaled to the given mean. What
-the dispatcher itself computes, and each record's write to the disk, runs for real and is added to that clock, so a dispatcher that is
-too slow leaves workers idle. Not in it: Ray, and the network. Efficiency is work / (workers x makespan); beside it
-stands that of a dispatcher that costs nothing: the end, when the last tasks leave other workers idle; and the processor
-time of a task, the simulation's own share of it included. Prints Markdown.
+the dispatcher itself computes, and each record's write to the disk, runs for real and is added to that clock, so a
+dispatcher that is too slow leaves workers idle. Not in it: Ray, and the network. Efficiency is work / (workers x
+makespan); beside it stands that of a dispatcher that costs nothing: the end, when the last tasks leave other workers
+idle; and the processor time of a task, the simulation's own share of it included. Prints Markdown.
 """
 
 import argparse
