@@ -35,8 +35,8 @@ class Watch:
 
     def advance(self, label: str, done: int) -> None:
         with self._lock:
-            total, _ = self._totals[label]
-            self._totals[label] = (total, done)
+            if label in self._totals:  # news of a training may come when the next phase has begun
+                self._totals[label] = (self._totals[label][0], done)
 
     def lines(self) -> list[str]:
         """Lines since the last call."""

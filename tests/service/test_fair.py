@@ -11,6 +11,7 @@ import pytest
 from bench.dispatch import Canceled
 from bench.records import Reason
 from bench.service.fair import PATIENCE, SLACK, FairQueue, Ticket
+from bench.service.watch import Watch
 from bench.suite import Resources
 from bench.worker import Failed, Measured, Outcome
 
@@ -327,3 +328,13 @@ def test_who_was_away_has_no_arrears():
     house.submit("bob", "b1", jobs("b", 100))
     got = house.serve(30, workers=1)
     assert abs(got["ann"] - got["bob"]) <= 2
+
+
+def test_late_news_of_a_training_are_no_news():
+    watch = Watch()
+    watch.begin("train cnn", 100, 0)
+    watch.advance("train cnn", 99)
+    watch.phase()
+    watch.begin("cnn/digits/clean", 10, 2)
+    watch.advance("train cnn", 100)
+    assert watch.figures() == (2, 0, 10, None)
