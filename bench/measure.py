@@ -98,6 +98,7 @@ def attacked(
     goal: Goal = Goal.UNTARGETED,
     budget: Budget | None = None,
     gradient_passes: GradientPasses = GradientPasses.FLOAT32,
+    prove: bool = False,
 ) -> pa.Table:
     """What an attack does to a block of samples.
 
@@ -105,7 +106,8 @@ def attacked(
     the untouched and the adversarial inputs of a stochastic model are judged. keep: how what it crafts is kept in the
     records (bench.examples). surrogate: what the attack sees in the place of the model, which still judges. goal: with
     a target, only what reaches it is broken. budget: of each sample at each epsilon (bench.budgets).
-    gradient_passes: of an attack that is given a faster copy of the model (bench.swift).
+    gradient_passes: of an attack that is given a faster copy of the model (bench.swift). prove: leave alone what the
+    attack's certificate proves.
     """
     seen = surrogate or model
     if (*seen.input_shape, seen.bounds) != (*model.input_shape, model.bounds):
@@ -135,7 +137,8 @@ def attacked(
     aims = None if targets is None else targets.cpu().numpy()
     stopped = np.zeros(n, dtype=bool)
     blind = seen.stochastic and attack.knowledge is Knowledge.WHITE_BOX and not attack.averages
-    proved = _proofs(attack, epsilons, model, x, labels, np.flatnonzero(prediction == labels))
+    right = np.flatnonzero(prediction == labels)
+    proved = _proofs(attack, epsilons, model, x, labels, right) if prove else None
 
     def strike(rows: Indices, epsilon: float | None, stream: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Attack these rows; returns which were broken, and at what distance."""

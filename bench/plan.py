@@ -90,6 +90,7 @@ class EvaluationRef(PluginRef):
     judging: Judging | None = None  # of stochastic models
     keep: str | None = None  # how an attack keeps what it crafts
     gradient_passes: GradientPasses = GradientPasses.FLOAT32  # of an attack
+    prove: bool = False  # whether an attack leaves alone what its certificate proves
     remedy: str = ""  # of an attack that was added where records were suspect: what makes it stronger
     only: tuple[tuple[str, str], ...] = ()  # (model, data set) that it is made on; none: every one
     crafted_on: str | None = None  # label of the model that an attack is crafted on; None: on the one that is judged
@@ -101,6 +102,7 @@ class EvaluationRef(PluginRef):
         judging = self.judging.model_dump() if self.judging else None
         kept = [self.keep] if self.keep else []
         passes = [] if self.gradient_passes is GradientPasses.FLOAT32 else [self.gradient_passes]
+        proving = ["prove"] if self.prove else []
         return [
             self.kind,
             *super().identity,
@@ -111,6 +113,7 @@ class EvaluationRef(PluginRef):
             judging,
             *kept,
             *passes,
+            *proving,
             *self._limits,
         ]
 

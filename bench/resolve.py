@@ -275,24 +275,23 @@ def _attack(spec: AttackSpec, judging: Judging) -> EvaluationRef:
         norm=spec.norm, epsilons=spec.epsilons, goal=spec.goal, budget=spec.budget, allowance=attack.allowance,
         knowledge=Knowledge.TRANSFER if spec.crafted_on else attack.knowledge,
     )  # fmt: skip
+    described, proof = _described(spec.name, attack), attack.proved_by if spec.prove else None
+    if proof is not None:
+        described["source"] += source_digest(certificates.get(proof))
     return EvaluationRef(
         kind=Kind.ATTACK, norm=spec.norm, epsilons=spec.epsilons, knowledge=threat.knowledge, threat=threat,
         minimal=attack.minimal, crafted_on=spec.crafted_on, judging=judging, keep=spec.keep,
-        gradient_passes=spec.gradient_passes,
-        **_described(spec.name, attack),
+        gradient_passes=spec.gradient_passes, prove=proof is not None, **described,
     )  # fmt: skip
 
 
 def _described(label: str, plugin: Plugin) -> dict[str, Any]:
     hidden = {"norm"} if isinstance(plugin, Attack | Certificate) else set()
-    source = _source(plugin)
-    if isinstance(plugin, Attack) and plugin.proved_by is not None:
-        source += source_digest(certificates.get(plugin.proved_by))
     return {
         "label": label,
         "plugin": plugin.name,
         "args": plugin.model_dump(mode="json", exclude=hidden),
-        "source": source,
+        "source": _source(plugin),
         "versions": versions(plugin),
     }
 

@@ -149,6 +149,8 @@ class AttackSpec(Part):
     """Keep what it crafts as data: `exact`, or `8bit` (rounded, a quarter of the size). Left out: nothing."""
     gradient_passes: GradientPasses = GradientPasses.FLOAT32
     """`float32`; `bfloat16`, or `compiled` by torch.compile: faster on some machines. Verdicts are float32's."""
+    prove: bool = True
+    """Leave alone what quick bounds prove: no attack inside the ball can break it. The row says how many samples."""
     args: Arguments = Field(default_factory=dict)
     """Arguments of the attack."""
     crafted_on: Label | None = None

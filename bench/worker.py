@@ -191,7 +191,7 @@ class Worker:
             return measure.attacked(
                 attack, ref.epsilons, purpose, model, samples, indices, cell.seed, judging, keep, surrogate,
                 goal=threat.goal if threat else Goal.UNTARGETED, budget=threat.budget if threat else None,
-                gradient_passes=ref.gradient_passes,
+                gradient_passes=ref.gradient_passes, prove=ref.prove,
             )  # fmt: skip
         if ref.kind is Kind.CERTIFICATE:
             certificate = contracts.certificates.build(ref.plugin, {**ref.args, "norm": ref.norm})

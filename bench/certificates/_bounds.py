@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  the name that every torch program uses
 from torch import Tensor
 
-from bench.certificates._trace import Add, Affine, MaxPool, Relu, Step
+from bench.certificates._trace import Add, Affine, MaxPool, Operation, Relu, Step
 from bench.contracts import Bounds, Norm
 
 SLACK = 1e-5  # of the largest logit: a margin has to be larger
@@ -46,6 +46,32 @@ class Region:
             centre, reach = rows @ self.x.flatten(), self.epsilon * torch.linalg.vector_norm(rows, dual, dim=1)
             least, most = torch.maximum(least, centre - reach), torch.minimum(most, centre + reach)
         return least, most
+
+
+def through(operation: Operation, ends: Sequence[Interval]) -> Interval:
+    """The interval (n, ...) of a step by those of its inputs."""
+    low, high = ends[0]
+    if isinstance(operation, Relu):
+        return low.clamp(min=0), high.clamp(min=0)
+    if isinstance(operation, Add):
+        return low + ends[1][0], high + ends[1][1]
+    if isinstance(operation, MaxPool):
+        pool = (operation.kernel, operation.stride)
+        return F.max_pool2d(low, *pool), F.max_pool2d(high, *pool)
+    middle, reach = operation.forward((low + high) / 2), operation.spread((high - low) / 2)
+    return middle - reach, middle + reach
+
+
+def intervals(steps: Sequence[Step], x: Tensor, epsilon: float, bounds: Bounds | None) -> Interval:
+    """Lowest and highest logits (n, classes) over a box of `epsilon` around each x (n, ...), cut by the bounds."""
+    low, high = x - epsilon, x + epsilon
+    if bounds is not None:
+        low, high = low.clamp(min=bounds.low), high.clamp(max=bounds.high)
+    found: list[Interval] = [(low, high)]
+    for step in steps[1:]:
+        assert step.operation is not None, "only step 0 is the input"
+        found.append(through(step.operation, [found[source] for source in step.inputs]))
+    return found[-1]
 
 
 class Bounded:
@@ -134,21 +160,11 @@ class Bounded:
     # --- intervals
 
     def _interval(self, step: Step) -> Interval:
-        operation = step.operation
-        if operation is None:
+        if step.operation is None:
             return self.region.box()
-        ends = [self.intervals[source] for source in step.inputs]
-        low, high = ends[0]
-        if isinstance(operation, Relu):
-            return low.clamp(min=0), high.clamp(min=0)
-        if isinstance(operation, Add):
-            return low + ends[1][0], high + ends[1][1]
-        if isinstance(operation, MaxPool):
-            pool = (operation.kernel, operation.stride)
-            return F.max_pool2d(low[None], *pool)[0], F.max_pool2d(high[None], *pool)[0]
-        middle = operation.forward((low + high)[None] / 2)[0]
-        reach = operation.spread((high - low)[None] / 2)[0]
-        return middle - reach, middle + reach
+        ends = [(low[None], high[None]) for low, high in (self.intervals[source] for source in step.inputs)]
+        low, high = through(step.operation, ends)
+        return low[0], high[0]
 
     def _tighten(self, number: int) -> None:
         """Planes for the values whose sign the interval leaves open."""

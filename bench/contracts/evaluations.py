@@ -60,8 +60,11 @@ class Attack(Learner):
 
     @property
     def proved_by(self) -> str | None:
-        """A certificate whose proof spares a sample the attack; samples that it cannot judge are attacked."""
-        return None
+        """A certificate whose proof spares a sample the attack; samples that it cannot judge are attacked.
+
+        Two passes of intervals, unless a search is worth a better proof, or what it finds is not for the model alone.
+        """
+        return None if self.minimal or self.tokens else "interval_bounds"
 
     @property
     def averages(self) -> bool:
@@ -110,6 +113,11 @@ class JointAttack(Attack):
     def takes_targets(self) -> bool:
         """Not for goals with a target: the target of a group of samples, or of several models, is not one class."""
         return False
+
+    @property
+    def proved_by(self) -> str | None:
+        """None: what is proved of the model says nothing of the other domains."""
+        return None
 
     @property
     def together(self) -> int:

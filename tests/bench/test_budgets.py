@@ -67,7 +67,7 @@ ATTACKS: list[tuple[Attack, float, dict[str, float]]] = [
     (FORTY, 0.1, {"gradients": 7}),
     (ProjectedGradientDescent(steps=5, restarts=4), 0.05, {"queries": 12}),
     (AutoPGDCrossEntropy(steps=20), 0.1, {"gradients": 9, "queries": 8}),
-    (AutoAttack(prove=False), 0.05, {"queries": 150}),
+    (AutoAttack(), 0.05, {"queries": 150}),
     (FastAdaptiveBoundaryTargeted(steps=5), 0.1, {"gradients": 11}),
     (SquareAttack(queries=300), 0.2, {"queries": 40}),
     (SimpleBlackBox(queries=300), 0.2, {"queries": 25}),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from attacks.pgd import ProjectedGradientDescent
 from bench.certificates._bounds import Bounded, Region
 from bench.certificates._trace import Unsupported, steps
-from bench.certificates.linear_bounds import LinearBounds, QuickBounds
+from bench.certificates.linear_bounds import IntervalBounds, LinearBounds, QuickBounds
 from bench.contracts import Bounds, Norm
 from tests.attacks import digits, third_party
 
@@ -146,6 +146,28 @@ def certified_error(root: Path, n: int) -> float:
 
 def test_twenty_images_of_the_certified_net_are_certified_about_as_published(shared_data: Path) -> None:
     assert certified_error(shared_data, 20) <= 3 / 20  # 1.2 are expected
+
+
+def test_intervals_prove_a_block_as_they_do_one_by_one_and_as_by_hand() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval().requires_grad_(False)
+        x = torch.rand(40, 1, 2, 3)
+    model = third_party.Net(net)
+    model.input_shape, model.classes = (1, 2, 3), 3
+    y, first, last = net(x).argmax(1), net[1], net[3]
+    for epsilon in (0.003, 0.03, 0.1):
+        low, high = (x - epsilon).clamp(min=0).flatten(1), (x + epsilon).clamp(max=1).flatten(1)
+        for layer in (first, last):
+            up, down = layer.weight.clamp(min=0), layer.weight.clamp(max=0)
+            low, high = low @ up.T + high @ down.T + layer.bias, high @ up.T + low @ down.T + layer.bias
+            if layer is first:
+                low, high = low.relu(), high.relu()
+        by_hand = [all(low[i, y[i]] > high[i, j] for j in range(3) if j != y[i]) for i in range(len(x))]
+        at_once = IntervalBounds().proves(model, x, y, epsilon)
+        assert at_once.tolist() == by_hand
+        assert at_once.tolist() == LinearBounds(linear=False).proves(model, x, y, epsilon).tolist()
+        assert at_once.sum() > 0 or epsilon > 0.01
 
 
 @pytest.mark.slow

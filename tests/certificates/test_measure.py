@@ -1,12 +1,15 @@
 """What the engine makes of certificates: records of their own, and samples that an attack is spared."""
 
 import numpy as np
+import pytest
 
 import bench.certificates.linear_bounds  # noqa: F401 - registers the certificate
 from attacks.autoattack import AutoAttack
+from attacks.pgd import ProjectedGradientDescent
+from attacks.simba import SimpleBlackBox
 from bench import measure
 from bench.certificates.linear_bounds import QuickBounds
-from bench.contracts import Bounds, Gradients, Samples
+from bench.contracts import Attack, Bounds, Gradients, Norm, Samples
 from tests.attacks import digits
 
 INDICES = np.arange(12)
@@ -29,15 +32,16 @@ def test_a_certificates_records_hold_a_verdict_per_epsilon_that_never_comes_back
     assert not proved[0].any()
 
 
-def test_autoattack_spends_nothing_on_what_is_proved() -> None:
-    table = measure.attacked(AutoAttack(), (0.0005,), "test", digits.model(), samples(), INDICES[:4], 0)
+@pytest.mark.parametrize("attack", [AutoAttack(), ProjectedGradientDescent(), SimpleBlackBox(norm=Norm.LINF)])
+def test_an_attack_spends_nothing_on_what_is_proved(attack: Attack) -> None:
+    table = measure.attacked(attack, (0.0001,), "test", digits.model(), samples(), INDICES[:4], 0, prove=True)
     assert np.array(table["proved"].to_pylist())[:, 0].tolist() == [False, True, True, True]
     assert table["forwards"].to_numpy().tolist() == [0, 0, 0, 0]
     assert np.array(table["broken"].to_pylist())[:, 0].tolist() == [True, False, False, False]
 
 
 def test_no_proof_is_tried_where_the_suite_says_so() -> None:
-    table = measure.attacked(AutoAttack(prove=False), (0.4,), "test", digits.model(), samples(), INDICES[:4], 0)
+    table = measure.attacked(AutoAttack(), (0.4,), "test", digits.model(), samples(), INDICES[:4], 0)
     assert table["proved"].null_count == 4
     assert (table["forwards"].to_numpy()[1:] > 0).all()
 
@@ -45,6 +49,6 @@ def test_no_proof_is_tried_where_the_suite_says_so() -> None:
 def test_a_model_that_cannot_be_bounded_is_attacked_in_full() -> None:
     model = digits.model()
     model.gradients = Gradients.SURROGATE
-    table = measure.attacked(AutoAttack(), (0.4,), "test", model, samples(), INDICES[:4], 0)
+    table = measure.attacked(AutoAttack(), (0.4,), "test", model, samples(), INDICES[:4], 0, prove=True)
     assert table["proved"].null_count == 4
     assert np.array(table["broken"].to_pylist()).all()

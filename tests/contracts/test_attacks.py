@@ -35,7 +35,6 @@ BUDGET: dict[str, dict[str, Any]] = {
     "apgd_ce": {"steps": 10},
     "apgd_dlr": {"steps": 10},
     "apgd_t": {"steps": 5, "targets": 2},
-    "autoattack": {"prove": False},  # its parts: `_small_parts`
     "cw": {"steps": 10, "binary_search": 3},
     "ddn": {"steps": 15},
     "ead": {"steps": 10, "binary_search": 3},
