@@ -99,7 +99,8 @@ class FoolboxAttack(Attack):
         unit, unit_start = in_box(x), None if start is None else in_box(start)
         radius = None if epsilon is None or self.minimal else epsilon / scale
         moved = unit.clone()
-        for group in torch.split(rows, 1 if self._alone else max(len(rows), 1)):
+        alone = self._alone or (start is not None and model.stochastic)  # a start that no longer is one ends the batch
+        for group in torch.split(rows, 1 if alone else max(len(rows), 1)):
             if len(group):
                 begin = None if unit_start is None else unit_start[group]
                 part = model.rows(group)
@@ -164,6 +165,8 @@ class FoolboxAttack(Attack):
             try:
                 moved: Tensor = self._foreign().run(seen, unit, _goal(seen, unit, y, self.traits), **options)
             except (ValueError, RuntimeError) as error:
+                if model.stochastic and start is not None and "starting_points are not adversarial" in str(error):
+                    return start  # the model has changed its mind
                 unable = self.traits.unable
                 if unable is None or not (isinstance(error, unable[0]) and unable[1] in str(error)):
                     raise

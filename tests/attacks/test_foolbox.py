@@ -100,3 +100,22 @@ def test_draws_belong_to_samples_and_others_are_refused() -> None:
             torch.rand(3)
         assert not torch.equal(state, torch.get_rng_state())
     assert torch.equal(whole[2:], part)
+
+
+class Fickle(digits.DigitsNet):
+    """Answers one time in two with any class."""
+
+    stochastic = True
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        other = torch.rand(len(x), 1, device=x.device) < 0.5
+        return torch.where(other, torch.rand(len(x), 10, device=x.device), super().logits(x))
+
+
+def test_a_model_that_changes_its_mind_about_a_starting_point_ends_no_batch() -> None:
+    x, y = digits.right(6)
+    torch.manual_seed(0)
+    moved = registry.build("foolbox.boundary", {"steps": 3}).run(Fickle(digits.module()), x, y, None, digits.streams(6))
+    assert moved.shape == x.shape
+    assert (moved >= 0).all()
+    assert (moved <= 1).all()
