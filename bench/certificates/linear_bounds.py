@@ -38,11 +38,13 @@ class LinearBounds(Certificate):
         found = self._steps(model, x)
         with torch.no_grad():
             slack = SLACK * model.logits(x).abs().amax(1)
-            margins = [self._margin(found, model, row, int(label), epsilon) for row, label in zip(x, y, strict=True)]
-        return torch.stack(margins) > slack
+            return self._margins(found, model, x, y, epsilon) > slack
+
+    def _margins(self, found: list[Step], model: Classifier, x: Tensor, y: Tensor, epsilon: float) -> Tensor:
+        """(n,): the least margin of each sample over all other classes that is sure."""
+        return torch.stack([self._margin(found, model, row, int(own), epsilon) for row, own in zip(x, y, strict=True)])
 
     def _margin(self, found: list[Step], model: Classifier, x: Tensor, y: int, epsilon: float) -> Tensor:
-        """The least margin over all other classes that is sure."""
         region = Region(x, epsilon, self.norm, model.bounds if self.box else None)
         bounded = Bounded(found, region, self.tighten)
         margins = bounded.interval_margins(y)
@@ -73,16 +75,10 @@ class IntervalBounds(LinearBounds):
     Gowal et al. 2018 (arXiv:1810.12715), section 3. Proves little of a net that was not trained for it.
     """
 
-    def proves(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float) -> Tensor:
-        """See LinearBounds.proves."""
-        if len(x) == 0:
-            return torch.zeros(0, dtype=torch.bool, device=x.device)
-        found = self._steps(model, x)
-        with torch.no_grad():
-            slack = SLACK * model.logits(x).abs().amax(1)
-            low, high = intervals(found, x, epsilon, model.bounds if self.box else None)
-            others = high.scatter(1, y[:, None], -torch.inf).amax(1)
-            return low.gather(1, y[:, None])[:, 0] - others > slack
+    def _margins(self, found: list[Step], model: Classifier, x: Tensor, y: Tensor, epsilon: float) -> Tensor:
+        low, high = intervals(found, x, epsilon, model.bounds if self.box else None)
+        others = high.scatter(1, y[:, None], -torch.inf).amax(1)
+        return low.gather(1, y[:, None])[:, 0] - others
 
 
 @certificate("quick_bounds")
