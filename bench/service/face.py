@@ -66,6 +66,7 @@ def face(
     limits = quotas or Quotas()
     queue, door = Queue(database, limits), Door(Access(database), rate)
     figures, streams = Figures(database), Streams(queue)
+    app.state.end_streams = streams.end
     app.add_middleware(Bodies, most=intake.MAX_BYTES, pieces=PIECE)
     app.add_middleware(Around, figures=figures, access=door.access)
     explain(app)
