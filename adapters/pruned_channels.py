@@ -48,6 +48,10 @@ class PrunedChannels(Compressed):
 
     fine_tune: bool = Field(default=True, description="train by `train` when the last channel is gone")
 
+    def check(self, net: nn.Module) -> None:
+        super().check(net)
+        feature_maps(net)
+
     def compress(
         self, net: nn.Module, x: Tensor, y: Tensor, samples: Samples, *, seed: int, report: Report
     ) -> nn.Module:

@@ -175,7 +175,5 @@ def test_data_and_shape_are_those_of_its_model():
 
 
 def test_a_perceptron_has_no_channels_to_prune():
-    fields = {"adapter": "cnn", "args": SMALL | {"channels": []}}
-    weights = trained(Cnn(**fields["args"]))
-    with pytest.raises(PluginError, match="no convolution"):
-        trained(PrunedChannels(**FAST | {"model": fields}), weights)
+    with pytest.raises(ValidationError, match="no convolution"):
+        PrunedChannels(model={"adapter": "cnn", "args": SMALL | {"channels": []}})
