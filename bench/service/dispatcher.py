@@ -21,13 +21,16 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from bench import run as engine
 from bench import verbs
-from bench.cluster import WATCHFUL, Cluster, Share, cluster
+from bench.cluster import WATCHFUL, Cluster, cluster
 from bench.dispatch import Canceled, Dispatcher
-from bench.errors import GauntletError
+from bench.errors import ClusterError, GauntletError
+from bench.fingerprint import Fingerprint
 from bench.jobs import AnyJob, TaskJob
+from bench.placement import Share, nowhere
 from bench.run import DRAINING, STARTUP, Options, Stopped
 from bench.service import intake
 from bench.service.beside import Reporter
+from bench.service.crews import Crews, lacking
 from bench.service.database import ENDED, State
 from bench.service.fair import FairQueue
 from bench.service.queue import Quotas
@@ -35,6 +38,7 @@ from bench.service.submission import AtWork, TicketPool
 from bench.service.traces import SILENT, Traces
 from bench.service.work import TERM, Work
 from bench.store import Store
+from bench.suite import Resources
 from bench.timings import Timings
 from bench.worker import Failed, Outcome
 
@@ -66,6 +70,7 @@ class Foreman:
         self._quotas = quotas
         self._stop = threading.Event()
         self._problem: BaseException | None = None
+        self._joined: Cluster | None = None
         self._at_work: dict[str, AtWork] = {}
         self._unsaid: list[Callable[[], None]] = []  # what the database has yet to be told, in this order
         self._renewed = 0.0
@@ -99,6 +104,7 @@ class Foreman:
             with cluster(self._place.address, self._place.workers, Share(), WATCHFUL) as joined:
                 about = {"nodes": joined.nodes, "workers": joined.room(), "dashboard": joined.dashboard}
                 log.info("cluster joined", extra=about)
+                self._joined = joined
                 self._dispatch(joined)
         finally:
             self._stop.set()
@@ -116,29 +122,45 @@ class Foreman:
     def _dispatch(self, joined: Cluster) -> None:
         store = Store(str(self._place.output / "store"))
         while not self._stop.is_set():
+            lacking(self.queue, joined.listing())
             alone = self.queue.turn(BEAT)
             if alone is None:
                 continue
-            batches = (iter([ticket]) for ticket in self.queue) if alone else iter([self.queue])
-            for batch in batches:
-                pool = TicketPool(joined.pool((), store, self.queue.progress, alone=alone), self.handed)
-                dispatcher = Dispatcher(
-                    pool,
-                    self.queue.sink,
-                    workers=1 if alone else joined.room,
-                    startup=DRAINING if alone else STARTUP,
-                    timeout=lambda ticket: ticket.timeout,
-                    retries=lambda ticket: ticket.retries,
-                    linger=self.queue.linger if not alone else lambda: False,
-                    rather=self.queue.rather,
-                    dropped=self.queue.dropped,
-                    canceled=self._stop.is_set,
-                )
-                try:
-                    dispatcher.run(batch)
-                except Canceled:
-                    return
-                self.handed.clear()
+            try:
+                if alone:
+                    self._time(joined, store)
+                else:
+                    pool = TicketPool(joined.pool((), store, self.queue.progress), self.handed)
+                    crews = Crews(
+                        pool, self.queue, joined.listing, joined.most, startup=STARTUP, canceled=self._stop.is_set
+                    )
+                    crews.run()
+            except Canceled:
+                return
+            self.handed.clear()
+
+    def _time(self, joined: Cluster, store: Store) -> None:
+        """Timings, one by one, each on a node of its own."""
+        for ticket in self.queue:
+            assert isinstance(ticket.job, TaskJob)
+            share = ticket.stream.share
+            pool = joined.apart((), store, self.queue.progress, *ticket.job.bears, share)
+            dispatcher = Dispatcher(
+                TicketPool(pool, self.handed),
+                self.queue.sink,
+                workers=1,
+                startup=DRAINING,
+                timeout=lambda ticket: ticket.timeout,
+                retries=lambda ticket: ticket.retries,
+                dropped=self.queue.dropped,
+                canceled=self._stop.is_set,
+            )
+            try:
+                dispatcher.run(iter([ticket]))
+            except ClusterError as problem:
+                self.queue.put_back([ticket])
+                self.queue.fail(share, problem)
+            lacking(self.queue, joined.listing())
 
     def _estimate(self, job: AnyJob) -> float:
         if not isinstance(job, TaskJob):
@@ -202,9 +224,11 @@ class Foreman:
         for each in list(self._at_work.values()):
             self._tell(each)
         self._say()
-        self.queue.waits({*self._work.waiting(), *(each.row.owner for each in self._at_work.values())})
-        while not ending and len(self._at_work) < self._place.at_once and self._claim():
-            pass
+        moving = [each for each in self._at_work.values() if not each.watch.lacks]
+        self.queue.waits({*self._work.waiting(), *(each.row.owner for each in moving)})
+        claims = self._place.at_once - len(moving)
+        while not ending and claims > 0 and self._claim():
+            claims -= 1
 
     def _say(self) -> None:
         """All of it in one transaction: many small ones would keep others from a SQLite."""
@@ -239,6 +263,8 @@ class Foreman:
         over = not each.is_alive()
         for line in each.watch.lines():
             self._unsaid.append(partial(self._work.note, each.row.id, line))
+        if (lacks := each.watch.lacking()) is not None:
+            self._unsaid.append(partial(self._work.lacks, each.row.id, lacks))
         if (figures := each.watch.figures()) is not None:
             self._unsaid.append(partial(self._work.progress, each.row.id, *figures))
         if over:
@@ -306,6 +332,18 @@ class Foreman:
         finally:
             with self._lock:
                 self._unwritten -= 1
+
+    def hardware(self, resources: Resources, waits: Callable[[str], None], canceled: Callable[[], bool]) -> Fingerprint:
+        """What timings of such workers are made on; waits for a node that can hold one. Raises Canceled."""
+        share = Share.of(resources)
+        while not canceled():
+            if self._joined is not None:
+                why = nowhere(self._joined.listing(), share)
+                waits(why[0] if why else "")
+                if why is None:
+                    return self._joined.hardware(share)
+            time.sleep(BEAT)
+        raise Canceled
 
     def note(self, job: AnyJob, outcome: Outcome) -> None:
         if isinstance(job, TaskJob) and not isinstance(outcome, Failed):

@@ -92,7 +92,7 @@ class Work:
             ).first()
             if chosen is None:
                 return None
-            chosen.state, chosen.started, chosen.wish = State.RUNNING, now, None
+            chosen.state, chosen.started, chosen.wish, chosen.message = State.RUNNING, now, None, ""
             session.add(Attempt(submission=chosen.id, epoch=self.epoch, began=now))
             say(session, chosen.id, "state", State.RUNNING, now)
             return chosen
@@ -120,6 +120,12 @@ class Work:
         with self._acting() as session:
             change = update(Submission).where(Submission.id == submission)
             session.execute(change.values(done=done, failed=failed, total=total, eta=eta))
+
+    def lacks(self, submission: str, text: str) -> None:
+        """For what kind of node it waits; nothing: for none."""
+        with self._acting() as session:
+            change = update(Submission).where(Submission.id == submission)
+            session.execute(change.values(message=storable(text[:NOTE])))
 
     def note(self, submission: str, text: str) -> None:
         with self._acting() as session:

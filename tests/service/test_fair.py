@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from bench.dispatch import Canceled
+from bench.placement import Share
 from bench.records import Reason
 from bench.service.fair import PATIENCE, SLACK, FairQueue, Ticket
 from bench.service.watch import Watch
@@ -160,12 +161,12 @@ def test_workers_are_kept_for_a_while_and_given_up_for_timings():
     house.queue.turn(0)
     house.serve(10)
     house.join("work")
-    assert house.queue.linger()
+    assert house.queue.linger(Share())
     house.now += 100
-    assert not house.queue.linger()
+    assert not house.queue.linger(Share())
     house.submit("bob", "timing", jobs("t", 1), alone=True)
     house.now += 1
-    assert not house.queue.linger()
+    assert not house.queue.linger(Share())
 
 
 def test_how_far_a_training_or_a_fit_is_is_told_to_whose_it_is():
