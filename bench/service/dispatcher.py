@@ -96,6 +96,7 @@ class Foreman:
             if self._stop.wait(BEAT):
                 return
         log.info("lease taken", extra={"epoch": self._work.epoch})
+        self.queue.go_on(self._work.ahead())
         threads = [threading.Thread(target=self._guarded, args=(part,)) for part in (self._keep, self._publish)]
         for thread in threads:
             thread.start()
@@ -113,6 +114,7 @@ class Foreman:
             self._timings.save()
         if self._problem is not None:
             raise self._problem
+        self._work.remember(self.queue.ahead())
         self._work.release()
 
     # --- the main thread
@@ -210,6 +212,7 @@ class Foreman:
         """Once. back: the database was away the last time, so it may hold half of what was done then."""
         if back or time.monotonic() - self._renewed > TERM / 4:
             self._work.renew()
+            self._work.remember(self.queue.ahead())
             self._renewed = time.monotonic()
         self._say()
         if back:

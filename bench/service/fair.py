@@ -318,15 +318,32 @@ class FairQueue:
         with self._changed:
             return sorted(owners, key=lambda owner: (self._times.get(owner, 0.0), owner))
 
+    def ahead(self) -> dict[str, float]:
+        """Seconds that users' clocks are ahead of where somebody would start who comes now."""
+        with self._changed:
+            least = self._least()
+            return {owner: time - least for owner, time in self._times.items() if time > least}
+
+    def go_on(self, ahead: Mapping[str, float]) -> None:
+        """Where another queue has left off, whose clocks were ahead so far. Before anything is asked for."""
+        with self._changed:
+            self._times = dict(ahead)
+
     # --- inside
 
     def _welcome(self, owners: set[str]) -> None:
         """Who comes (back) starts where the others are."""
-        there = self._present | self._placed()
-        least = min((self._times.get(owner, 0.0) for owner in there), default=0.0)
-        for owner in owners - there:
+        least = self._least()
+        for owner in owners - self._there():
             self._times[owner] = max(self._times.get(owner, 0.0), least)
         self._present |= owners
+
+    def _there(self) -> set[str]:
+        return self._present | self._placed()
+
+    def _least(self) -> float:
+        """The clock that is furthest behind among those who want something."""
+        return min((self._times.get(owner, 0.0) for owner in self._there()), default=0.0)
 
     def _placed(self) -> set[str]:
         """Who has something at work for which there are nodes."""

@@ -10,13 +10,13 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from bench.errors import OperatorError
-from bench.service.database import Attempt, Database, Lease, Outbox, State, Submission, Usage
+from bench.service.database import Attempt, Database, Lease, Outbox, State, Submission, Usage, User
 from bench.service.queue import Quotas, day, say, storable
 
 TERM = 15.0  # seconds that a lease lasts without being renewed
@@ -142,6 +142,23 @@ class Work:
             else:
                 found.seconds, found.tasks = found.seconds + seconds, found.tasks + tasks
 
+    def remember(self, ahead: Mapping[str, float]) -> None:
+        """How far users' clocks are ahead of the one that is furthest behind; who is not among them is not ahead."""
+        with self._acting() as session:
+            known = _ahead(session)
+            changed = [
+                {"name": owner, "ahead": ahead.get(owner, 0.0)}
+                for owner in {**known, **ahead}
+                if known.get(owner) != ahead.get(owner)
+            ]
+            if changed:
+                session.execute(update(User), changed)
+
+    def ahead(self) -> dict[str, float]:
+        """What the last dispatcher remembered."""
+        with self._database.reading() as session:
+            return _ahead(session)
+
     def end(self, submission: str, state: State, message: str = "", *, publish: bool = False) -> None:
         """It has come to an end, or is paused or put back: then what its user wants by now counts, who may have changed
         their mind. publish: MLflow has to be told of its results. Told twice, after a doubt, is told once."""
@@ -230,6 +247,10 @@ class Work:
             left.ended = now if left.state == State.CANCELED else None
         left.wish = None
         say(session, left.id, "state", left.state, now)
+
+
+def _ahead(session: Session) -> dict[str, float]:
+    return {row.name: row.ahead for row in session.scalars(select(User).where(User.ahead > 0))}
 
 
 def _wanted(submission: Submission) -> State:

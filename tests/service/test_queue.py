@@ -304,3 +304,17 @@ def test_who_waits_are_those_who_have_seconds_left(queue: Queue, database: Datab
     assert sorted(work.waiting()) == ["ann", "bob"]
     work.charge("bob", 61.0, 1)
     assert work.waiting() == ["ann"]
+
+
+def test_users_clocks_outlive_a_dispatcher_that_was_killed(queue: Queue, database: Database, clock: Clock):
+    work = worker(database, clock)
+    assert work.ahead() == {}
+    work.remember({"ann": 12.5, "bob": 0.1})
+    work.remember({"ann": 12.25})
+    clock.now += TERM + 1
+    after = worker(database, clock)
+    assert after.ahead() == {"ann": 12.25}, "bob is not ahead any more"
+    with pytest.raises(LeaseLost):
+        work.remember({"ann": 99.0})
+    after.remember({})
+    assert after.ahead() == {}
