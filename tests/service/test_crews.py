@@ -136,9 +136,7 @@ class House:
     def __init__(self, *nodes: Node, most: int | None = None) -> None:
         self.ray = Ray(*nodes)
         self.queue = FairQueue(lambda job: 1.0, clock=self.ray.clock)
-        self.crews = Crews(
-            self.ray, self.queue, self.ray.listing, most, startup=120.0, clock=self.ray.clock,
-        )  # fmt: skip
+        self.crews = Crews(self.ray, self.queue, self.ray.listing, most, startup=120.0, clock=self.ray.clock)
         self.told: list[tuple[str, str]] = []
         self.said: dict[str, list[str]] = {}
         self.errors: dict[str, BaseException] = {}
