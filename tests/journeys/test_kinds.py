@@ -117,7 +117,7 @@ def test_the_service_obeys_shares_and_waits_for_a_kind_of_node_that_joins_later(
         until(lambda: client.get(too)["state"] == "complete", service)
         for one in (waits, too):
             assert client.get(one)["message"] == ""
-            notes = [event["text"] for event in client.watch(one) if event["kind"] == "note"]
+            notes = [event.data["text"] for event in client.watch(one) if event.kind == "note"]
             assert "no living node with tier=gold: waits for one" in notes
             assert "there is a node for it: goes on" in notes
     finally:
