@@ -1,9 +1,10 @@
 """The dispatcher: one process that holds the lease, and runs everybody's submissions on one cluster.
 
 Threads: the main one talks to Ray; one per submission runs the engine (bench.run), whose tasks go through the fair
-queue; one keeps the lease and the database; one tells MLflow. What is only in memory is what can be made again: killed
-at any moment, the next dispatcher goes on with what the store and the database hold. A database that is away stops
-nothing that has begun: what it has to be told waits, and each of its transactions looks at the lease first.
+queue; one keeps the lease and the database; one empties the outbox. A process beside this one makes leaderboards and
+tells MLflow (bench.service.beside). What is only in memory is what can be made again: killed at any moment, the next
+dispatcher goes on with what the store and the database hold. A database that is away stops nothing that has begun: what
+it has to be told waits, and each of its transactions looks at the lease first.
 """
 
 import contextlib
@@ -18,16 +19,17 @@ from pathlib import Path
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from bench import results, runs, verbs
 from bench import run as engine
+from bench import verbs
 from bench.cluster import WATCHFUL, Cluster, cluster
 from bench.dispatch import Canceled, Dispatcher
-from bench.errors import ClusterError, TrackingError
+from bench.errors import ClusterError, GauntletError
 from bench.fingerprint import Fingerprint
 from bench.jobs import AnyJob, TaskJob
 from bench.placement import Share, nowhere
-from bench.run import DRAINING, STARTUP, Options
+from bench.run import DRAINING, STARTUP, Options, Stopped
 from bench.service import intake
+from bench.service.beside import Reporter
 from bench.service.crews import Crews, lacking
 from bench.service.database import ENDED, State
 from bench.service.fair import FairQueue
@@ -75,7 +77,7 @@ class Foreman:
         self.traces = traces
         self.handed: dict[str, float] = {}  # when a task was given to a worker, by its key
         self._lock = threading.Lock()
-        self._reporting = threading.Lock()  # pictures are drawn by one thread at a time
+        self._reporter = Reporter(place.output, place.tracking_uri)
         self._unwritten = 0  # leaderboards that users wait for
         self._charged: Counter[str] = Counter()
         self._tasks: Counter[str] = Counter()
@@ -107,6 +109,7 @@ class Foreman:
             self._stop.set()
             for thread in threads:
                 thread.join()
+            self._reporter.close()
             self._timings.save()
         if self._problem is not None:
             raise self._problem
@@ -240,6 +243,7 @@ class Foreman:
             return False
         log.info("submission claimed", extra={"submission": row.id, "owner": row.owner})
         self.traces.span((row.id, f"queued:{row.queued}"), row.queued, row.started or row.queued)
+        self._reporter.wake()
         each = self._at_work[row.id] = AtWork(row, self)
         each.start()
         return True
@@ -286,14 +290,14 @@ class Foreman:
         row, began = self._work.due(), time.time()
         if row is None:
             return
-        run = runs.Run(self._place.output, row.id)
         path = (row.id, f"publish:{began}")
         try:
-            with self._reporting:
-                told = verbs.publish(run, results.analysis(run), self._place.tracking_uri, row.owner)
-        except TrackingError as problem:
+            told = self._reporter.publish(row.id, row.owner, self._stop.is_set)
+        except Stopped:
+            return  # it stays in the outbox
+        except GauntletError as problem:
             wait = self._work.postpone(row.id, str(problem))
-            log.warning("MLflow was not told", extra={"submission": row.id, "again_in": wait})
+            log.warning("MLflow was not told", extra={"submission": row.id, "again_in": wait, "why": problem.message})
             self.traces.span(path, began, time.time(), problem=problem.message)
         else:
             self._work.published(row.id, told[:1])
@@ -311,10 +315,8 @@ class Foreman:
             return bool(each.wish) or self._stop.is_set()
 
         run = engine.run(suite, row.text, (), options, each.watch, workforce=each, canceled=stop)
-        with self._wanted(), self._reporting:
-            found = results.analysis(run)
-            verbs.write_reports(run, found, run.reports)
-            verbs.write_json(run, found)
+        with self._wanted():
+            self._reporter.draw(row.id, stop)
         each.state = State(run.status["state"])
 
     @contextlib.contextmanager

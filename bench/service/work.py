@@ -143,10 +143,14 @@ class Work:
                 found.seconds, found.tasks = found.seconds + seconds, found.tasks + tasks
 
     def end(self, submission: str, state: State, message: str = "", *, publish: bool = False) -> None:
-        """It has come to an end, or is paused. publish: MLflow has to be told of its results."""
+        """It has come to an end, or is paused or put back: then what its user wants by now counts, who may have changed
+        their mind. publish: MLflow has to be told of its results. Told twice, after a doubt, is told once."""
         with self._acting() as session:
             now = self._clock()
             found = session.get_one(Submission, submission)
+            if found.state != State.RUNNING:
+                return
+            state = _wanted(found) if state in (State.PAUSED, State.QUEUED) else state
             found.state, found.wish, found.message, found.eta = state, None, storable(message[:NOTE]), None
             found.ended = None if state in (State.PAUSED, State.QUEUED) else now
             session.execute(
@@ -222,10 +226,15 @@ class Work:
             left.state, left.ended = State.FAILED, now
             left.message = f"{cut} dispatchers in a row have died while it ran"
         else:
-            left.state = {"cancel": State.CANCELED, "pause": State.PAUSED}.get(left.wish or "", State.QUEUED)
+            left.state = _wanted(left)
             left.ended = now if left.state == State.CANCELED else None
         left.wish = None
         say(session, left.id, "state", left.state, now)
+
+
+def _wanted(submission: Submission) -> State:
+    """What becomes of one that is not at work any more and has not ended."""
+    return {"cancel": State.CANCELED, "pause": State.PAUSED}.get(submission.wish or "", State.QUEUED)
 
 
 def _of(submission: Submission) -> ColumnElement[bool]:
