@@ -24,6 +24,8 @@ from bench.contracts import (
 from bench.suite_board import LABEL
 from bench.suite_board import Leaderboard as Leaderboard
 from bench.suite_part import MAX_ENTRIES, Part
+from bench.suite_resources import NODE_LABEL, NODE_SELECTOR
+from bench.suite_resources import Resources as Resources
 
 SLUG = r"^[a-z0-9][a-z0-9_-]*$"
 REGISTERED = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[1-9][0-9]*)?$"
@@ -31,6 +33,8 @@ PATTERNS = {  # in words, for messages
     SLUG: "must be lower-case letters, digits, '-' and '_', and start with a letter or digit",
     LABEL: "must be letters, digits, '_', '.' and '-', and start with a letter, a digit or '_'",
     REGISTERED: "must be the name of a registered model, or NAME/VERSION such as 'resnet/3'",
+    NODE_LABEL: "must be a label of nodes, such as 'tier' or 'ray.io/accelerator-type'",
+    NODE_SELECTOR: "must be VALUE, !VALUE, in(VALUE, VALUE) or !in(VALUE, VALUE)",
 }
 RESERVED = ("clean", names.WORST)  # labels that the engine gives itself
 
@@ -331,30 +335,6 @@ class Evaluations(Part):
         for norm, epsilons in worst.items():
             found |= dict.fromkeys(names.worst_case(norm, epsilon) for epsilon in sorted(epsilons))
         return list(found)
-
-
-class Resources(Part):
-    """What a worker gets. How many workers there are belongs to the machine, not to the suite."""
-
-    cpus_per_worker: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """CPU cores that the scheduler sets aside for a worker."""
-    gpus_per_worker: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """0, .2, .25, .5 or a whole number. Left out: one where the cluster has GPUs, else none."""
-    threads: Annotated[int, Field(gt=0)] = 1
-    """Threads of a worker. They decide the rounding of sums, so they are a part of the results' identity."""
-    batch_size: Annotated[int, Field(gt=0)] = 256
-    """Samples in a task."""
-    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
-    """Seconds that a task may take, beside those that a probe is told to last."""
-    retries: Annotated[int, Field(ge=0)] = 2
-    """How often a task is tried again before it counts as failed."""
-
-    @field_validator("gpus_per_worker")
-    @classmethod
-    def _schedulable(cls, gpus: float | None) -> float | None:
-        if gpus is not None and gpus not in (0.2, 0.25, 0.5) and not gpus.is_integer():
-            raise ValueError(f"must be 0, .2, .25, .5 or a whole number (what a GPU divides into), got {gpus:g}")
-        return gpus
 
 
 class Suite(Part):

@@ -177,7 +177,7 @@ def test_weights_of_other_bits_are_an_error():
         Quantised(**PLAIN, bits=4).build(weights)
 
 
-def test_a_net_without_inner_layers_is_an_error():
+def test_a_net_without_inner_layers_is_an_error_before_anything_is_trained():
     model = {"adapter": "cnn", "args": SMALL | {"channels": [], "hidden": [8]}}
-    with pytest.raises(PluginError, match="no layer between"):
-        Quantised(model=model).net()
+    with pytest.raises(ValidationError, match="no layer between"):
+        Quantised(model=model)
