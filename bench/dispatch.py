@@ -6,7 +6,7 @@ are handed out; an outcome goes to the sink at once. So memory grows with the nu
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -127,7 +127,7 @@ class Dispatcher(Generic[J]):
     worker is killed where it goes on. leaving: workers that have to go: they get nothing more, and are stopped once
     they have nothing to do.
 
-    `run` does it all; several dispatchers whose pools wait together take turns by `step`.
+    `run` does it all. Several dispatchers on one pool: each may `hand_out`, one waits for all, each gets to `hear`.
     """
 
     def __init__(
@@ -168,19 +168,19 @@ class Dispatcher(Generic[J]):
     def run(self, jobs: Iterator[J]) -> None:
         """Until every job has ended. Raises Canceled, or ClusterError where no worker can be started."""
         try:
-            while self.step(jobs):
-                pass
+            while (patience := self.hand_out(jobs)) is not None:
+                self.hear(self._pool.wait(patience))
         finally:
             self.close()
 
-    def step(self, jobs: Iterator[J]) -> bool:
-        """Hand out what can be handed out, and wait for what happens, for a moment. Whether there is anything left.
+    def hand_out(self, jobs: Iterator[J]) -> float | None:
+        """What can be handed out now. Returns seconds after which to look again whatever happens; None: it is over.
 
         Raises as `run`.
         """
         self._upcoming = self._upcoming or self._next(jobs)
         if not (self._upcoming or self.busy or self._linger()):
-            return False
+            return None
         if self._canceled():
             raise Canceled
         leaving = self._dismiss()
@@ -188,12 +188,15 @@ class Dispatcher(Generic[J]):
             self._workers[self._pool.start()] = _Worker(since=self._clock())
         if self._upcoming and not self._workers and self._failed_starts >= STARTS:
             raise ClusterError(f"no worker could be started: {self._problem}", "`gauntlet doctor` looks at the machine")
-        self._hand_out(jobs, leaving)
-        for event in self._pool.wait(self._patience()):
+        self._fill(jobs, leaving)
+        return self._patience()
+
+    def hear(self, news: Iterable[Event]) -> None:
+        """What has happened to the workers, perhaps nothing."""
+        for event in news:
             self._handle(event)
         self._kill_the_late()
         self._kill_the_dropped()
-        return True
 
     def close(self) -> list[J]:
         """Stop all workers. Returns the jobs that have not ended, of which the sink is not told."""
@@ -230,7 +233,7 @@ class Dispatcher(Generic[J]):
                 del self._workers[number]
         return leaving
 
-    def _hand_out(self, jobs: Iterator[J], leaving: Collection[int]) -> None:
+    def _fill(self, jobs: Iterator[J], leaving: Collection[int]) -> None:
         """Fill the queues, shortest first, so that no worker has two tasks while another has none."""
         for depth in range(IN_FLIGHT):
             for number, worker in self._workers.items():
@@ -279,7 +282,7 @@ class Dispatcher(Generic[J]):
     def _handle(self, event: Event) -> None:
         worker = self._workers.get(event.worker)
         if worker is None:
-            return
+            return  # another dispatcher's, or stopped
         if isinstance(event, Ready):
             worker.ready = True
             self._failed_starts = 0

@@ -201,7 +201,7 @@ class Resolver:
         for detection in asked.detectors:
             described = _described(detection.name, detection.build())
             outliers = self._dataset(detection.outliers) if detection.outliers else None
-            made = _attack(detection.adversarial, self.suite.stochastic) if detection.adversarial else None
+            made = _attack(crafter.attack_spec, self.suite.stochastic) if (crafter := detection.adversarial) else None
             found.append(EvaluationRef(kind=Kind.DETECTOR, outliers=outliers, adversarial=made, **described))
             if detection.cost:
                 described["label"] += COST_SUFFIX

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from bench import contracts, names
 from bench.contracts import (
@@ -21,7 +21,6 @@ from bench.contracts import (
     Norm,
     Probe,
 )
-from bench.errors import PluginError
 from bench.suite_board import LABEL
 from bench.suite_board import Leaderboard as Leaderboard
 from bench.suite_part import MAX_ENTRIES, Part
@@ -164,15 +163,32 @@ class AttackSpec(Part):
 
     def build(self) -> Attack:
         """The attack. Raises PluginError or pydantic's ValidationError."""
-        made = contracts.attacks.build(self.attack, {**self.args, "norm": self.norm})
-        if self.gradient_passes is not GradientPasses.FLOAT32 and not made.swift:
-            able = ", ".join(name for name in contracts.attacks if contracts.attacks.get(name).swift)
-            raise PluginError(
-                f"attack '{self.attack}' asks the model itself, so that it cannot have gradient_passes: "
-                f"{self.gradient_passes}",
-                f"leave gradient_passes out, or take one of {able}",
-            )
-        return made
+        return contracts.attacks.build(self.attack, {**self.args, "norm": self.norm})
+
+
+class CrafterSpec(Part):
+    """An attack that makes outliers for a detector: it takes any class, with all that it asks for."""
+
+    attack: str
+    """The attack (`gauntlet list attacks`)."""
+    norm: Norm
+    """How distance is measured: l0, l1, l2 or linf."""
+    epsilons: Epsilons = ()
+    """One radius of the ball in input units. May be left out for attacks that look for the smallest distance."""
+    args: Arguments = Field(default_factory=dict)
+    """Arguments of the attack."""
+
+    @field_validator("epsilons")
+    @classmethod
+    def _one(cls, epsilons: tuple[float, ...]) -> tuple[float, ...]:
+        if len(epsilons) > 1:
+            raise ValueError("takes one: name the detector once for each, with a `name:` of its own")
+        return epsilons
+
+    @property
+    def attack_spec(self) -> AttackSpec:
+        """The same as an attack of the suite."""
+        return AttackSpec(attack=self.attack, norm=self.norm, epsilons=self.epsilons, args=self.args)
 
 
 def _joint(spec: AttackSpec) -> Iterator[str]:
@@ -217,7 +233,7 @@ class DetectorSpec(Part):
     """Its label in metric names. Default: its own name."""
     outliers: DatasetSpec | None = None
     """The data set whose samples are outliers, all of them."""
-    adversarial: AttackSpec | None = None
+    adversarial: CrafterSpec | None = None
     """Or: the outliers are what this attack makes of the suite's own data, at one epsilon."""
     fit_on: DatasetSpec | None = None
     """The inliers that it is fitted on, if it has to be. Left out: the split `train` of each data set of the suite."""
@@ -230,17 +246,6 @@ class DetectorSpec(Part):
     def _one_kind(self) -> "DetectorSpec":
         if (self.outliers is None) == (self.adversarial is None):
             raise ValueError("a detector has either `outliers:` (a data set) or `adversarial:` (an attack)")
-        if self.adversarial is not None:
-            few = len(self.adversarial.epsilons)
-            attack = contracts.attacks.get(self.adversarial.attack)
-            if few > 1 or (few == 0 and not attack.minimal):
-                raise ValueError(f"adversarial: needs exactly one epsilon, got {few}")
-            if self.adversarial.gradient_passes is not GradientPasses.FLOAT32:
-                raise ValueError("adversarial: takes no `gradient_passes`: the attack asks the model itself")
-            if self.adversarial.goal is not Goal.UNTARGETED or self.adversarial.budget is not None:
-                raise ValueError("adversarial: knows neither `goal` nor `budget`: the attack takes any class, in full")
-            if attack.fits:
-                raise ValueError(f"adversarial: '{attack.name}' learns about the model first: take another attack")
         return self
 
     def build(self) -> Detector:

@@ -50,28 +50,33 @@ class Allotment:
     users: Callable[[], Mapping[Share, Collection[str]]]
     clock: Callable[[], float] = time.monotonic
     _lodgers: dict[int, _Lodger] = field(default_factory=dict)
+    _kinds: dict[Share, set[int]] = field(default_factory=dict)  # workers of each; no kind without any
     _claims: dict[Share, _Claim] = field(default_factory=dict)
 
     # --- told of workers
 
     def started(self, worker: int, share: Share, takes: Amounts) -> None:
         self._lodgers[worker] = _Lodger(share, takes, self.clock())
+        self._kinds.setdefault(share, set()).add(worker)
         self._claims.pop(share, None)
 
     def ready(self, worker: int, node: str) -> None:
-        self._lodgers[worker].node = node
-        self._lodgers[worker].since = self.clock()
+        if (lodger := self._lodgers.get(worker)) is not None:
+            lodger.node, lodger.since = node, self.clock()
 
     def given(self, worker: int) -> None:
         """A task."""
         self._lodgers[worker].tasks += 1
 
     def answered(self, worker: int) -> None:
-        self._lodgers[worker].tasks -= 1
-        self._lodgers[worker].since = self.clock()
+        if (lodger := self._lodgers.get(worker)) is not None:
+            lodger.tasks, lodger.since = lodger.tasks - 1, self.clock()
 
     def gone(self, worker: int) -> None:
-        self._lodgers.pop(worker, None)
+        if (lodger := self._lodgers.pop(worker, None)) is not None:
+            self._kinds[lodger.share].discard(worker)
+            if not self._kinds[lodger.share]:
+                del self._kinds[lodger.share]
         for claim in self._claims.values():
             claim.leaving.discard(worker)
 
@@ -80,12 +85,15 @@ class Allotment:
     def room(self, share: Share) -> int:
         """How many such workers there may be now, with those that there are. Asked again and again by who waits."""
         takes, now = placement.amounts(self.nodes(), share), self.clock()
+        if not self._claims and self._kinds.keys() <= {share}:  # nobody else is there: quick, since it is usual
+            there = placement.room(self.nodes(), takes)
+            return there if self.most is None else min(self.most, there)
         self._claims = {
             kind: claim for kind, claim in self._claims.items() if now - claim.asked < ASKS or kind == share
         }
-        mine = [lodger for lodger in self._lodgers.values() if lodger.share == share]
+        mine = self._kinds.get(share, set())
         more = self._more(share, takes)
-        if more == 0 and all(lodger.node for lodger in mine):
+        if more == 0 and all(self._lodgers[worker].node for worker in mine):
             self._claim(share, takes)
         return len(mine) + more
 
@@ -95,8 +103,8 @@ class Allotment:
         promised = {worker for claim in self._claims.values() for worker in claim.leaving}
         return [
             worker
-            for worker, lodger in self._lodgers.items()
-            if lodger.share == share and (worker in promised or lodger.takes["num_gpus"] != now)
+            for worker in self._kinds.get(share, ())
+            if worker in promised or self._lodgers[worker].takes["num_gpus"] != now
         ]
 
     # --- inside
@@ -168,13 +176,11 @@ class Allotment:
         theirs, mine = self.had(lodger.share), self.had(share)
         if theirs is None or mine is None or theirs - mine <= BOUND:
             return False
-        used = dict.fromkeys((lodger.share, share), 0.0)
-        for each in self._lodgers.values():
-            used[each.share] = used.get(each.share, 0.0) + each.share.weight
+        used = {kind: kind.weight * len(workers) for kind, workers in self._kinds.items()}
+        if share not in used:
+            return True
         parts = self._parts(sum(used.values()))
-        return used[share] == 0 or (
-            used[share] < parts.get(share, 0.0) and used[lodger.share] > parts.get(lodger.share, 0.0)
-        )
+        return used[share] < parts.get(share, 0.0) and used[lodger.share] > parts.get(lodger.share, 0.0)
 
     def _parts(self, total: float) -> dict[Share, float]:
         """What each kind would have if each user had as much, and divided it among the kinds that they use."""

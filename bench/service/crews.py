@@ -1,11 +1,12 @@
 """A dispatcher for each kind of worker that submissions want: all on one pool, in one thread.
 
-They take turns; while one waits for news of its workers, it takes in those of the others. How many workers each may
-have is the allotment's to say. What wants nodes that are not there gets no crew, and waits in the queue.
+How many workers each may have is the allotment's to say. What wants nodes that are not there gets no crew, and waits in
+the queue.
 """
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from bench import placement
@@ -26,29 +27,26 @@ class Workers(Pool[Ticket], Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class _Part:
-    """The workers of one crew: a `bench.dispatch.Pool`."""
+    """Workers of one kind: a `bench.dispatch.Pool`."""
 
-    def __init__(self, crews: "Crews", share: Share) -> None:
-        self._crews = crews
-        self._share = share
-        self.news: list[Event] = []
+    crews: "Crews"
+    share: Share
 
     def start(self) -> int:
-        return self._crews.start(self, self._share)
+        return self.crews.start(self.share)
 
     def submit(self, worker: int, job: Ticket) -> None:
-        self._crews.allotment.given(worker)
-        self._crews.pool.submit(worker, job)
+        self.crews.allotment.given(worker)
+        self.crews.pool.submit(worker, job)
 
     def wait(self, seconds: float) -> list[Event]:
-        self._crews.fetch(seconds)
-        news, self.news = self.news, []
-        return news
+        return self.crews.wait(seconds)
 
     def stop(self, worker: int) -> None:
-        self._crews.forget(worker)
-        self._crews.pool.stop(worker)
+        self.crews.allotment.gone(worker)
+        self.crews.pool.stop(worker)
 
 
 class _Of:
@@ -90,8 +88,6 @@ class Crews:
         self._clock = clock
         self._looked = float("-inf")
         self._crews: dict[Share, Dispatcher[Ticket]] = {}
-        self._parts: dict[Share, _Part] = {}
-        self._owners: dict[int, _Part] = {}  # by worker
 
     def run(self) -> None:
         """Until there is nothing for them to do, or timings have waited long enough.
@@ -106,59 +102,61 @@ class Crews:
                 crew.close()
 
     def step(self) -> bool:
-        """A turn of each crew. Whether there are any left."""
+        """Each crew hands out, all wait, each hears. Whether there are any left."""
         if self._canceled():
             raise Canceled
         self._look()
         for share in self._queue.shares():
             if share not in self._crews:
                 self._crews[share] = self._crew(share)
-        for share, crew in list(self._crews.items()):
-            try:
-                if not crew.step(_Of(self._queue, share)):
-                    self._disband(share)
-            except ClusterError as problem:
-                if not any(other.staffed for other in self._crews.values()):
-                    raise
-                self._disband(share)  # others get workers: it is these that cannot be had
-                self._queue.fail(share, problem)
+        patience = [seconds for share in list(self._crews) if (seconds := self._hand_out(share)) is not None]
+        if patience:
+            news = self.wait(min(patience))
+            for crew in self._crews.values():
+                crew.hear(news)
         if not any(crew.busy or crew.waiting for crew in self._crews.values()):
             self._queue.rest()
         return bool(self._crews)
 
     # --- by the parts
 
-    def start(self, part: _Part, share: Share) -> int:
+    def start(self, share: Share) -> int:
         takes = placement.amounts(self._nodes(), share)
         worker = self.pool.start_as(takes)
-        self._owners[worker] = part
         self.allotment.started(worker, share, takes)
         return worker
 
-    def fetch(self, seconds: float) -> None:
-        """News of all crews' workers; waits only where nobody has any."""
-        some = any(part.news for part in self._parts.values())
-        for event in self.pool.wait(0.0 if some else seconds / max(1, len(self._parts))):
-            if (part := self._owners.get(event.worker)) is None:
-                continue
-            part.news.append(event)
+    def wait(self, seconds: float) -> list[Event]:
+        """News of all workers."""
+        news = self.pool.wait(seconds)
+        for event in news:
             if isinstance(event, Ready):
                 self.allotment.ready(event.worker, event.node)
             elif isinstance(event, Done):
                 self.allotment.answered(event.worker)
             elif isinstance(event, Lost):
-                self.forget(event.worker)
-
-    def forget(self, worker: int) -> None:
-        self._owners.pop(worker, None)
-        self.allotment.gone(worker)
+                self.allotment.gone(event.worker)
+        return news
 
     # --- inside
 
+    def _hand_out(self, share: Share) -> float | None:
+        """As the crew's dispatcher does; None: it is disbanded."""
+        try:
+            patience = self._crews[share].hand_out(_Of(self._queue, share))
+        except ClusterError as problem:
+            if not any(crew.staffed for crew in self._crews.values()):
+                raise
+            self._disband(share)  # others get workers: it is these that cannot be had
+            self._queue.fail(share, problem)
+            return None
+        if patience is None:
+            self._disband(share)
+        return patience
+
     def _crew(self, share: Share) -> Dispatcher[Ticket]:
-        self._parts[share] = _Part(self, share)
         return Dispatcher(
-            self._parts[share],
+            _Part(self, share),
             self._queue.sink,
             workers=lambda: self.allotment.room(share),
             startup=self._startup,
@@ -173,7 +171,6 @@ class Crews:
 
     def _disband(self, share: Share) -> None:
         self._queue.put_back(self._crews.pop(share).close())
-        del self._parts[share]
 
     def _look(self) -> None:
         """Which workers no node can hold. Crews that have lost their last nodes give back what they have."""
