@@ -21,7 +21,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from bench import run as engine
 from bench import verbs
-from bench.cluster import WATCHFUL, Cluster, cluster
+from bench.cluster import WATCHFUL, Cluster, Dashboard, cluster
 from bench.dispatch import Canceled, Dispatcher
 from bench.errors import ClusterError, GauntletError
 from bench.fingerprint import Fingerprint
@@ -30,6 +30,7 @@ from bench.placement import Share, nowhere
 from bench.run import DRAINING, STARTUP, Options, Stopped
 from bench.service import intake
 from bench.service.beside import Reporter
+from bench.service.companions import RAY_TOKEN
 from bench.service.crews import Crews, lacking
 from bench.service.database import ENDED, State
 from bench.service.fair import FairQueue
@@ -58,6 +59,7 @@ class Place:
     address: str | None = None  # of a running Ray cluster
     workers: int | None = None
     tracking_uri: str | None = None
+    dashboard: int | None = None  # the port of Ray's, where Ray is of the dispatcher's own
     at_once: int = 8  # submissions, of all users
 
 
@@ -101,7 +103,9 @@ class Foreman:
         for thread in threads:
             thread.start()
         try:
-            with cluster(self._place.address, self._place.workers, Share(), WATCHFUL) as joined:
+            place, port = self._place, self._place.dashboard
+            pages = None if port is None else Dashboard(port, place.output / RAY_TOKEN)
+            with cluster(place.address, place.workers, Share(), WATCHFUL, pages) as joined:
                 about = {"nodes": joined.nodes, "workers": joined.room(), "dashboard": joined.dashboard}
                 log.info("cluster joined", extra=about)
                 self._joined = joined
