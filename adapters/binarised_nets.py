@@ -56,12 +56,12 @@ class ScaledBinaryConv2d(BinaryConv2d):
     alpha: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            alpha = self.weight.abs().mean((1, 2, 3))
-            self.alpha.copy_(alpha.detach())  # what is kept when the magnitudes are not
-        else:
-            alpha = self.alpha
+        alpha = self.magnitudes() if self.training else self.alpha
         return super().forward(x) * alpha[:, None, None]
+
+    def magnitudes(self) -> Tensor:
+        """(maps,) the mean magnitude of each output channel's latent weights."""
+        return self.weight.abs().mean((1, 2, 3))
 
 
 class StochasticConv2d(nn.Conv2d):
@@ -128,10 +128,15 @@ LATENT = (BinaryConv2d, StochasticConv2d, BinaryWeightLinear)
 
 
 def clamp_latent(net: nn.Module) -> None:
-    """Latent weights stay in [-1, 1]: beyond, the straight-through gradient is 0 and they would be stuck."""
+    """Latent weights stay in [-1, 1]: beyond, the straight-through gradient is 0 and they would be stuck.
+
+    XNOR-Net's factors follow them: they are what is left of the magnitudes where only signs are kept.
+    """
     for layer in net.modules():
         if isinstance(layer, LATENT):
             layer.weight.clamp_(-1, 1)
+        if isinstance(layer, ScaledBinaryConv2d):
+            layer.alpha.copy_(layer.magnitudes())
 
 
 def packed_weights(net: nn.Module) -> list[str]:

@@ -125,6 +125,7 @@ class _PolicyTraining(FamilyTraining):
             raise PluginError("the policy of 'block_drop' needs the weights of its residual network")
         model = self.dropping
         x, y = tensors(samples, model.shape, model.classes)
+        seed += model.repeat
         with own_random_numbers(seed):
             learner = _Learner(model.dropping(), model.penalty, model.decay)
             whole = {name.removeprefix("net."): value for name, value in state_from_bytes(parent).items()}

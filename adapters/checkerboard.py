@@ -172,6 +172,7 @@ class _FineTuning(FamilyTraining):
         before = state_from_bytes(parent)
         model = self.defended
         x, y = tensors(samples, model.shape, model.classes)
+        seed += model.repeat
         with own_random_numbers(seed):
             net = model.model_copy(update={"padding": "none"}).net()
             load_state(net.network, {name.removeprefix("network."): value for name, value in before.items()})

@@ -43,6 +43,15 @@ class Derived(Family):
         return {**{name: getattr(original, name) for name in ("data", "input_shape", "classes")}, **values}
 
     @model_validator(mode="after")
+    def _of_a_net_that_it_can_compress(self) -> "Derived":
+        with torch.device("meta"):  # layers and shapes, without numbers
+            try:
+                self.check(self.original().net())
+            except PluginError as problem:
+                raise ValueError(f"model: {problem}") from None
+        return self
+
+    @model_validator(mode="after")
     def _untaught(self) -> "Derived":
         if self.train.teacher is not None and not self.taught:
             raise ValueError(f"train.teacher: '{self.name}' learns from the labels alone: remove it")
@@ -60,6 +69,10 @@ class Derived(Family):
 
     def inner_plugins(self) -> tuple[Plugin, ...]:
         return (self.original(), *super().inner_plugins())
+
+    def check(self, net: nn.Module) -> None:
+        """Raises PluginError for a net of `model` that this family cannot compress. Its tensors have no values."""
+        self.classifier(net)
 
     def net(self) -> nn.Module:
         return self.original().net()
@@ -106,10 +119,8 @@ class CompressedTraining(FamilyTraining):
         x, y = tensors(samples, model.shape, model.classes)
         seed += model.repeat
         with own_random_numbers(seed):
-            net = original.net()
+            net = original.net().eval()
             load_state(net, original.opened(state_from_bytes(parent)))
-            model.classifier(net.eval())  # refuses what cannot be compressed
-            net.requires_grad_(True)
             net = model.compress(net, x, y, samples, seed=seed, report=report)
         return state_to_bytes(model.stored(net))
 

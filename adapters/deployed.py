@@ -153,6 +153,7 @@ class _Conversion(Training):
         self.parent: Adapter = model.original()
         self.original = self.parent
         self.data = model.calibration or _any_data()
+        self.learns = model.target in CALIBRATED
 
     def recipe(self) -> Mapping[str, Any]:
         return {

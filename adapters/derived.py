@@ -45,6 +45,7 @@ class Derivation(Training):
     """From the trained weights of the model inside to those of the derived one. Reads no data."""
 
     data = DatasetChoice(dataset="digits", split="train")  # a training names some: the set that needs no download
+    learns = False
 
     def __init__(self, model: Derived) -> None:
         self.parent: Adapter = model.original()

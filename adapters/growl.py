@@ -43,6 +43,10 @@ class Growl(Compressed):
     tie: Literal["clusters", "none"] = Field(default="clusters", description="whether similar inputs share weights")
     retrain: Recipe = Field(default=Recipe(epochs=1, batch_size=64), description="the training with tied weights")
 
+    def check(self, net: nn.Module) -> None:
+        super().check(net)
+        treated(net)
+
     def compress(
         self, net: nn.Module, x: Tensor, y: Tensor, samples: Samples, *, seed: int, report: Report
     ) -> nn.Module:

@@ -85,6 +85,7 @@ class Lstm(Adapter):
     train: Recipe = Field(
         default=Recipe(epochs=10, batch_size=32, learning_rate=0.005), description="how it is trained"
     )
+    repeat: int = Field(default=0, ge=0, description="another one, all else equal: joins the suite's seed")
 
     @model_validator(mode="after")
     def _fits(self) -> "Lstm":
@@ -128,6 +129,7 @@ class _Training(Training):
             )
         model, classes = self.model, len(samples.class_names)
         x, y = samples.fetch(np.arange(len(samples))), torch.from_numpy(samples.labels)
+        seed += model.repeat
         with own_random_numbers(seed):
             net = TextNet(len(samples.vocabulary), classes, model.embedding, model.hidden, model.dropout)
             train(net, x, y, model.train, seed=seed, report=report)

@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from adapters.binarised_nets import BinaryWeightLinear, ScaledBinaryConv2d, StochasticConv2d
 from adapters.derived import Derivation, Derived
+from adapters.family import Family
 from adapters.packed_kernels import kernels, pack_weights
 from adapters.reference_nets import BinaryConv2d, Sign, sign
 from adapters.torch_classifier import TorchClassifier, check_input, check_output, no_rows
@@ -38,6 +40,17 @@ class Packed(Derived):
     """
 
     requires: ClassVar[tuple[str, ...]] = ("torch", "numba")
+
+    @model_validator(mode="after")
+    def _of_a_net_that_has_bits(self) -> "Packed":
+        original = self.original()
+        if isinstance(original, Family):
+            with torch.device("meta"):  # layers and shapes, without numbers
+                try:
+                    binary_layers(original.net())
+                except PluginError as problem:
+                    raise ValueError(f"model: {problem}") from None
+        return self
 
     def build(self, weights: bytes | None) -> "PackedClassifier":
         source = self.original().build(weights)
@@ -103,21 +116,13 @@ class _Layer:
 
 def _compiled(source: TorchClassifier) -> tuple[nn.Module, list[_Layer], nn.Module]:
     """The first convolution; the binary ones, each with the comparison before it; what follows, from integers on."""
-    net = source.module
-    if not isinstance(net, nn.Sequential):
-        raise PluginError("only an nn.Sequential can be packed", "name the adapter of a binarised net")
-    layers = list(net)
-    if any(isinstance(layer, StochasticConv2d) for layer in layers):
-        raise PluginError("weights that are drawn at every pass cannot be packed", "pack variant B or C")
-    ends = [index for index, layer in enumerate(layers) if isinstance(layer, BinaryConv2d)]
-    if not ends or not isinstance(layers[0], nn.Conv2d) or ends[0] == 0:
-        raise PluginError("the net has no binary convolutions behind a first one in float", "pack variant B or C")
+    ends = binary_layers(source.module)
+    layers = list(source.module.children())
     made, shape = [], (1, *source.input_shape)
     for start, end in pairwise([0, *ends]):
         before, convolution = layers[start], layers[end]
         assert isinstance(before, nn.Conv2d)
         assert isinstance(convolution, BinaryConv2d)
-        _check(convolution, layers[end - 1])
         with torch.no_grad():
             shape = before(torch.zeros(shape)).shape
         if start:
@@ -131,7 +136,23 @@ def _compiled(source: TorchClassifier) -> tuple[nn.Module, list[_Layer], nn.Modu
     return layers[0], made, nn.Sequential(_Rescaled(last), *rest).eval()
 
 
-def _check(convolution: BinaryConv2d, before: nn.Module) -> None:
+def binary_layers(net: nn.Module) -> list[int]:
+    """Places of the binary convolutions. Raises PluginError for a net that cannot be packed; reads no weights."""
+    if not isinstance(net, nn.Sequential):
+        raise PluginError("only an nn.Sequential can be packed", "name the adapter of a binarised net")
+    layers = list(net)
+    if any(isinstance(layer, StochasticConv2d) for layer in layers):
+        raise PluginError("weights that are drawn at every pass cannot be packed", "pack variant B or C")
+    ends = [index for index, layer in enumerate(layers) if isinstance(layer, BinaryConv2d)]
+    if not ends or not isinstance(layers[0], nn.Conv2d) or ends[0] == 0:
+        raise PluginError("the net has no binary convolutions behind a first one in float", "pack variant B or C")
+    for end in ends:
+        _check(layers[end], layers[end - 1])
+    return ends
+
+
+def _check(convolution: nn.Module, before: nn.Module) -> None:
+    assert isinstance(convolution, BinaryConv2d)
     square = convolution.kernel_size[0] == convolution.kernel_size[1] and convolution.stride[0] == convolution.stride[1]
     plain = convolution.groups == 1 and set(convolution.dilation) == {1} and set(convolution.padding) == {0}
     if not (square and plain and isinstance(before, Sign)):

@@ -41,12 +41,16 @@ class PrunedChannels(Compressed):
     updates: int = Field(default=20, ge=0, description="steps of SGD (momentum .9) after each removal")
     update_rate: float = Field(default=1e-3, gt=0, description="learning rate of these")
     images: int = Field(default=256, ge=1, description="training samples that channels are ranked on, drawn each time")
-    normalised: bool = Field(default=True, description="divide each layer's importance by its L2 norm")
+    normalised: bool = Field(default=True, description="divide each layer's importance by its L2 norm (but `random`)")
     flops_weight: float = Field(
         default=0.0, ge=0, description="times a map's millions of FLOPs, is subtracted from its importance"
     )
 
     fine_tune: bool = Field(default=True, description="train by `train` when the last channel is gone")
+
+    def check(self, net: nn.Module) -> None:
+        super().check(net)
+        feature_maps(net)
 
     def compress(
         self, net: nn.Module, x: Tensor, y: Tensor, samples: Samples, *, seed: int, report: Report
@@ -72,9 +76,12 @@ class PrunedChannels(Compressed):
         return net
 
     def ranking(self, net: nn.Module, x: Tensor, y: Tensor, random: torch.Generator) -> list[Tensor]:
-        """Importance of every channel, (channels,) float64 per convolution, with the cost of its FLOPs subtracted."""
+        """Importance of every channel, (channels,) float64 per convolution, with the cost of its FLOPs subtracted.
+
+        `random` is never normalised: the norm would spare the narrower layers, and any channel is to go as likely.
+        """
         found = importance(self.criterion, net, x, y, random)
-        found = normalised(found) if self.normalised else found
+        found = normalised(found) if self.normalised and self.criterion != "random" else found
         costs = flops_per_map(net, x[:1])
         return [layer - self.flops_weight * cost for layer, cost in zip(found, costs, strict=True)]
 

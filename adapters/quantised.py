@@ -55,6 +55,10 @@ class Quantised(Derived):
             raise ValueError("scheme 'a' trains the teacher, too: it has to be of the family of `model`")
         return self
 
+    def check(self, net: nn.Module) -> None:
+        super().check(net)
+        self._inner(net)
+
     def net(self) -> nn.Sequential:
         """In low precision, ready to be trained."""
         found = self.plain()
@@ -62,14 +66,17 @@ class Quantised(Derived):
         return found
 
     def plain(self) -> nn.Sequential:
-        """In full precision. Raises PluginError for a net that has no inner layers in a row."""
-        found = self.original().net()
-        if not isinstance(found, nn.Sequential) or not inner_layers(found):
+        """In full precision."""
+        return self._inner(self.original().net())
+
+    def _inner(self, net: nn.Module) -> nn.Sequential:
+        """The net. Raises PluginError where it has no inner layers in a row."""
+        if not isinstance(net, nn.Sequential) or not inner_layers(net):
             raise PluginError(
                 f"model '{self.model.adapter}' has no layer between its first and its last to quantise",
                 "name a net of one path with three layers or more",
             )
-        return found
+        return net
 
     def stored(self, net: nn.Module) -> Mapping[str, Tensor]:
         """The inner layers' weights as packed codes and a unit, everything else as it is."""

@@ -1,6 +1,10 @@
 """The one door to Foolbox: what is used of it, imported without the warnings of its age."""
 
+import os
 import warnings
+
+# Foolbox imports its model zoo, and that GitPython, which refuses to be imported where there is no program `git`.
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
 with warnings.catch_warnings():
     # Foolbox 3.3.4 takes gaussian_filter from a module that SciPy 2 drops; SciPy is pinned below that by the lock

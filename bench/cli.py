@@ -117,9 +117,7 @@ def validate(suite: SuiteFile, set_: Set = [], profile: Profile = None) -> None:
     """Check a suite and all its profiles, or one: every mistake at once, with its place and the nearest right name."""
     from bench import verbs
 
-    found = verbs.open_suite(suite, set_, profile).suite
-    for other in found.profiles if profile is None else ():
-        verbs.open_suite(suite, set_, other)
+    found = verbs.check_suite(suite, set_, profile)
     print(f"{suite}: valid: {len(found.models)} models, {len(found.datasets)} data sets")
 
 

@@ -6,7 +6,7 @@ are handed out; an outcome goes to the sink at once. So memory grows with the nu
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -40,9 +40,10 @@ J_in = TypeVar("J_in", bound=Job, contravariant=True)
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker has started and takes tasks."""
+    """A worker has started and takes tasks. node: where it is, as far as the pool knows."""
 
     worker: int
+    node: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,10 @@ class Dispatcher(Generic[J]):
     come up is given up. linger: asked when nothing is left; while it says so (it may block for a moment), workers are
     kept and the jobs are asked again. rather: asked for a job of one of these groups, whose models a worker has loaded,
     before it gets the next one of all. dropped: whether nobody waits for a job any more: it ends as a failure, and its
-    worker is killed where it goes on.
+    worker is killed where it goes on. leaving: workers that have to go: they get nothing more, and are stopped once
+    they have nothing to do.
+
+    `run` does it all. Several dispatchers on one pool: each may `hand_out`, one waits for all, each gets to `hear`.
     """
 
     def __init__(
@@ -139,6 +143,7 @@ class Dispatcher(Generic[J]):
         linger: Callable[[], bool] = lambda: False,
         rather: Callable[[Collection[str]], J | None] = lambda groups: None,
         dropped: Callable[[J], bool] = lambda job: False,
+        leaving: Callable[[], Collection[int]] = tuple,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
@@ -149,10 +154,12 @@ class Dispatcher(Generic[J]):
         self._linger = linger
         self._rather = rather
         self._dropped = dropped
+        self._leaving = leaving
         self._startup = startup
         self._canceled = canceled
         self._clock = clock
         self._workers: dict[int, _Worker[J]] = {}
+        self._upcoming: _Attempt[J] | None = None
         self._again: deque[_Attempt[J]] = deque()
         self._quarantine: dict[str, Failed] = {}
         self._failed_starts = 0
@@ -161,36 +168,83 @@ class Dispatcher(Generic[J]):
     def run(self, jobs: Iterator[J]) -> None:
         """Until every job has ended. Raises Canceled, or ClusterError where no worker can be started."""
         try:
-            upcoming = self._next(jobs)
-            while upcoming or any(worker.queue for worker in self._workers.values()) or self._linger():
-                if self._canceled():
-                    raise Canceled
-                while upcoming and len(self._workers) < self._wanted() and self._failed_starts < STARTS:
-                    self._workers[self._pool.start()] = _Worker(since=self._clock())
-                if upcoming and not self._workers:
-                    raise ClusterError(
-                        f"no worker could be started: {self._problem}", "`gauntlet doctor` looks at the machine"
-                    )
-                upcoming = self._hand_out(upcoming, jobs)
-                for event in self._pool.wait(self._patience()):
-                    self._handle(event)
-                self._kill_the_late()
-                self._kill_the_dropped()
-                upcoming = upcoming or self._next(jobs)
+            while (patience := self.hand_out(jobs)) is not None:
+                self.hear(self._pool.wait(patience))
         finally:
-            for number in list(self._workers):
-                self._pool.stop(number)
-            self._workers.clear()
+            self.close()
 
-    def _hand_out(self, upcoming: "_Attempt[J] | None", jobs: Iterator[J]) -> "_Attempt[J] | None":
+    def hand_out(self, jobs: Iterator[J]) -> float | None:
+        """What can be handed out now. Returns seconds after which to look again whatever happens; None: it is over.
+
+        Raises as `run`.
+        """
+        self._upcoming = self._upcoming or self._next(jobs)
+        if not (self._upcoming or self.busy or self._linger()):
+            return None
+        if self._canceled():
+            raise Canceled
+        leaving = self._dismiss()
+        while self._upcoming and self._failed_starts < STARTS and len(self._workers) < self._wanted():
+            self._workers[self._pool.start()] = _Worker(since=self._clock())
+        if self._upcoming and not self._workers and self._failed_starts >= STARTS:
+            raise ClusterError(f"no worker could be started: {self._problem}", "`gauntlet doctor` looks at the machine")
+        self._fill(jobs, leaving)
+        return self._patience()
+
+    def hear(self, news: Iterable[Event]) -> None:
+        """What has happened to the workers, perhaps nothing."""
+        for event in news:
+            self._handle(event)
+        self._kill_the_late()
+        self._kill_the_dropped()
+
+    def close(self) -> list[J]:
+        """Stop all workers. Returns the jobs that have not ended, of which the sink is not told."""
+        left = [*self._again, *(attempt for worker in self._workers.values() for attempt in worker.queue)]
+        if self._upcoming:
+            left.append(self._upcoming)
+        for number in self._workers:
+            self._pool.stop(number)
+        self._workers.clear()
+        self._again.clear()
+        self._upcoming = None
+        return [attempt.job for attempt in left]
+
+    @property
+    def busy(self) -> bool:
+        """Whether some worker has something to do."""
+        return any(worker.queue for worker in self._workers.values())
+
+    @property
+    def staffed(self) -> bool:
+        """Whether it has workers."""
+        return bool(self._workers)
+
+    @property
+    def waiting(self) -> J | None:
+        """The job that waits for a worker, if there is one."""
+        return self._upcoming.job if self._upcoming else None
+
+    def _dismiss(self) -> Collection[int]:
+        leaving = self._leaving()
+        for number in leaving:
+            if number in self._workers and not self._workers[number].queue:
+                self._pool.stop(number)
+                del self._workers[number]
+        return leaving
+
+    def _fill(self, jobs: Iterator[J], leaving: Collection[int]) -> None:
         """Fill the queues, shortest first, so that no worker has two tasks while another has none."""
         for depth in range(IN_FLIGHT):
             for number, worker in self._workers.items():
-                if upcoming and worker.ready and len(worker.queue) == depth and (not depth or worker.pace < SHORT):
+                upcoming = self._upcoming
+                if upcoming is None:
+                    return
+                takes = worker.ready and len(worker.queue) == depth and (not depth or worker.pace < SHORT)
+                if takes and number not in leaving:
                     known = self._known(upcoming, worker)
                     self._submit(number, worker, known or upcoming)
-                    upcoming = upcoming if known else self._next(jobs)
-        return upcoming
+                    self._upcoming = upcoming if known else self._next(jobs)
 
     def _known(self, upcoming: _Attempt[J], worker: _Worker[J]) -> _Attempt[J] | None:
         """A job for which the worker has the model, where the next one is for another model."""
@@ -228,7 +282,7 @@ class Dispatcher(Generic[J]):
     def _handle(self, event: Event) -> None:
         worker = self._workers.get(event.worker)
         if worker is None:
-            return
+            return  # another dispatcher's, or stopped
         if isinstance(event, Ready):
             worker.ready = True
             self._failed_starts = 0

@@ -10,6 +10,7 @@ from bench import cluster, plugins
 from bench.data import catalogue, data_root
 from bench.errors import GauntletError
 from bench.fingerprint import fingerprint
+from bench.placement import Share
 from bench.runs import LIBRARIES
 
 LEAST_FREE = 2 << 30  # bytes on the disk of the output folder
@@ -57,8 +58,8 @@ def _disk(output: Path) -> Check:
 
 
 def _ray() -> str:
-    with cluster.cluster(None, None, cluster.Share()) as ray:
-        return f"starts, with room for {ray.workers} workers"
+    with cluster.cluster(None, None, Share()) as ray:
+        return f"starts, with room for {ray.room()} workers"
 
 
 def _tried(name: str, look: Callable[[], str]) -> Check:

@@ -82,7 +82,9 @@ class TrackingError(OperatorError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` - did you mean 'pgd'?`, or nothing where no known name is near."""
+    """` - did you mean 'pgd'?`, or nothing where no known name is near, and none begins with what was written."""
     lowered = {candidate.lower(): candidate for candidate in known}
-    near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    begun = name.lower()
+    near = difflib.get_close_matches(begun, lowered, n=1, cutoff=0.6)
+    near = near or sorted((one for one in lowered if one.startswith(begun) and len(begun) > 2), key=len)
     return f" - did you mean '{lowered[near[0]]}'?" if near else ""

@@ -17,10 +17,11 @@ from bench.errors import PluginError
 from bench.gpu import ARITHMETIC, gpu
 
 LIBRARIES = ("torch", "numpy", "onnxruntime", "openvino")
+Fingerprint = dict[str, str | int | float]
 UNKNOWN = "unknown"  # the machine does not tell
 
 
-def fingerprint() -> dict[str, str | int | float]:
+def fingerprint() -> Fingerprint:
     """Of this process, as it stands now: threads and visible GPUs are those of the caller.
 
     Keys: cpu, cpu_flags (digest), cores (those this process may use), quota (cores, of the control group; 0: none),
@@ -45,6 +46,12 @@ def fingerprint_digest(found: Mapping[str, str | int | float]) -> str:
     """16 hexadecimal digits that differ where the fingerprints do. The order of the keys does not matter."""
     text = json.dumps(dict(found), sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def with_threads(found: Mapping[str, str | int | float], threads: int) -> tuple[Fingerprint, str]:
+    """A machine's fingerprint with the threads that a suite gives a worker, and its digest: what timings bear."""
+    mine = {**found, "threads": threads}
+    return mine, fingerprint_digest(mine)
 
 
 def _cpu() -> dict[str, str | int | float]:

@@ -29,6 +29,13 @@ class TaskJob:
         return self.task.cell.evaluation.least_seconds
 
     @property
+    def bears(self) -> tuple[str, int]:
+        """Of a timing: the digest of the fingerprint that it is planned for, and the threads in it."""
+        cell = self.task.cell
+        assert cell.evaluation.hardware is not None, "a timing is planned for a machine"
+        return cell.evaluation.hardware, cell.threads
+
+    @property
     def blobs(self) -> list[str]:
         """Digests of the bytes that it needs: of the model, of a baseline, and of what was learnt about it."""
         cell = self.task.cell

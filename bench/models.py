@@ -3,7 +3,8 @@
 A version holds two files: `gauntlet.json`, the spec (adapter, arguments, digest of the weights, what the built
 classifier takes), and the weights as they were given. Nothing is pickled and nothing in it is ever executed.
 The digest of the spec is a tag of the version, and the digest of the weights stands in the spec: a file that was
-changed in the artifact store is noticed when it is fetched.
+changed in the artifact store is noticed when it is fetched. What a version was registered from is a tag as well, so
+that a model that stands there already need not be built to be found.
 """
 
 import getpass
@@ -22,7 +23,7 @@ from pydantic import ValidationError
 
 import bench
 from bench import tracking
-from bench.contracts import Frozen, adapters
+from bench.contracts import Adapter, Frozen, adapters
 from bench.errors import DataError, PluginError, TrackingError, did_you_mean
 from bench.plugins import source_digest
 from bench.publication import mlflow_key
@@ -35,6 +36,7 @@ EXPERIMENT = "gauntlet.models"  # where MLflow keeps the files of registered mod
 SPEC = "gauntlet.json"
 SPEC_TAG = "gauntlet.spec"  # digest of gauntlet.json
 WEIGHTS_TAG = "gauntlet.weights"  # digest of the weights
+GIVEN_TAG = "gauntlet.given"  # digest of what decides the spec: _Given.digest
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,149}")
 REFERENCE = re.compile(rf"(?:models:/)?(?P<name>{NAME.pattern})(?:/(?P<version>[1-9][0-9]*|latest))?")
 
@@ -85,17 +87,22 @@ def register(
     """Store a model under a name; returns its version, counted from 1.
 
     args: the adapter's fields, as JSON values. weights: the content of the file that `args["weights"]` names, where it
-    names one. The model is built once, so that what does not build is not registered. The same content under the same
-    name gives the version that is already there. owner: whose it is; None: the account that runs this. curves: of the
-    training that made the weights, a point an epoch: they stand in a run that the version names as its source. Raises
-    PluginError (unknown adapter, wrong arguments, weights that do not fit) and TrackingError.
+    names one. A model that is not there yet is built, so that what does not build is not registered. The same content
+    under the same name gives the version that is already there. owner: whose it is; None: the account that runs this.
+    curves: of the training that made the weights, a point an epoch: they stand in a run that the version names as its
+    source. Raises PluginError (unknown adapter, wrong arguments, weights that do not fit) and TrackingError.
     """
     if not NAME.fullmatch(name):
         raise PluginError(f"'{name}' cannot name a model", "use letters, digits, '_', '-' and '.', 150 at the most")
-    spec = _spec(adapter_name, args, weights)
-    text = spec.model_dump_json(indent=2)
+    given = _given(adapter_name, args, weights)
     with tracking.connect(uri) as client:
-        for entry in _versions(client, name):
+        versions = _versions(client, name)
+        for entry in versions:
+            if entry.tags.get(GIVEN_TAG) == given.digest:
+                return int(entry.version)
+        spec = given.spec()
+        text = spec.model_dump_json(indent=2)
+        for entry in versions:
             if entry.tags.get(SPEC_TAG) == _digest(text.encode()):
                 return int(entry.version)
         home = tracking.experiment(client, EXPERIMENT, uri, artifacts)
@@ -111,7 +118,7 @@ def register(
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
         tags = {"gauntlet.adapter": adapter_name, SPEC_TAG: _digest(text.encode()), "gauntlet.model": logged.model_id}
-        tags["gauntlet.owner"] = owner or getpass.getuser()
+        tags |= {GIVEN_TAG: given.digest, "gauntlet.owner": owner or getpass.getuser()}
         if spec.weights is not None:
             tags[WEIGHTS_TAG] = spec.weights.digest
         known = logged.model_id if uri.startswith("http") else None  # without a server MLflow looks it up elsewhere
@@ -219,7 +226,41 @@ def parse(reference: str) -> tuple[str, int | None]:
     return found["name"], None if version in (None, "latest") else int(version)
 
 
-def _spec(adapter_name: str, args: Mapping[str, Any], weights: bytes | None) -> Spec:
+@dataclass(frozen=True)
+class _Given:
+    """What a model is registered from, checked but not built."""
+
+    adapter: Adapter
+    args: Mapping[str, Any]  # JSON values; `weights` is reduced to the file's name
+    file: str
+    weights: bytes | None
+
+    @property
+    def digest(self) -> str:
+        """Of everything that decides the spec."""
+        weights = None if self.weights is None else _digest(self.weights)
+        source = source_digest(type(self.adapter))
+        parts = [self.adapter.name, self.args, self.file, weights, source, bench.__version__]
+        return _digest(json.dumps(parts, sort_keys=True).encode())
+
+    def spec(self) -> Spec:
+        """Builds the model. Raises PluginError."""
+        model, weights = self.adapter.build(self.weights), self.weights
+        fact = None
+        if weights is not None:
+            fact = WeightsFact(file=self.file, digest=_digest(weights), size_bytes=len(weights))
+        return Spec(
+            adapter=self.adapter.name,
+            args=dict(self.args),
+            weights=fact,
+            input_shape=tuple(model.input_shape),
+            bounds=(float(model.bounds.low), float(model.bounds.high)),
+            classes=model.classes,
+            gauntlet=bench.__version__,
+        )
+
+
+def _given(adapter_name: str, args: Mapping[str, Any], weights: bytes | None) -> _Given:
     if adapter_name == "mlflow":
         raise PluginError("a registered model cannot be registered again through the adapter 'mlflow'")
     kept = dict(args)
@@ -239,18 +280,7 @@ def _spec(adapter_name: str, args: Mapping[str, Any], weights: bytes | None) -> 
         raise PluginError(f"adapter '{adapter_name}': its arguments are not JSON values: {error}") from error
     if weights is None and adapter.training() is not None:
         raise PluginError(f"adapter '{adapter_name}' trains its weights", "train it first, and give the weights file")
-    model = adapter.build(weights)
-    return Spec(
-        adapter=adapter_name,
-        args=json.loads(text),
-        weights=WeightsFact(file=file, digest=_digest(weights), size_bytes=len(weights))
-        if weights is not None
-        else None,
-        input_shape=tuple(model.input_shape),
-        bounds=(float(model.bounds.low), float(model.bounds.high)),
-        classes=model.classes,
-        gauntlet=bench.__version__,
-    )
+    return _Given(adapter, json.loads(text), file, weights)
 
 
 def _versions(client: "MlflowClient", name: str | None = None) -> "list[ModelVersion]":

@@ -48,6 +48,7 @@ class ModelRef(PluginRef):
     training: str | None = None  # key of the training that makes the weights
     where: tuple[str, ...] = ()  # arguments that say where it lies, not what it is
     baseline: str | None = None  # label of the model that it is compared with
+    learnt_from: tuple[str, ...] = ()  # digests of the data of its trainings, as far as these were made here
 
     @property
     def identity(self) -> Any:

@@ -147,6 +147,7 @@ class Cell:
     threat: ThreatModel | None = None  # of an attack, as the suite has it
     remedy: str = ""  # of an attack that was added where records were suspect
     planned: int = 0  # samples that the suite asks for
+    seen: bool = False  # the model was trained on these very data
     fit_seconds: float | None = None  # that the fit of the detector or attack took, once
     state_bytes: int | None = None  # that it has to remember
     minimal: bool = False  # the attack looked for the smallest distance: `distance` means something by itself

@@ -110,8 +110,18 @@ class Resolver:
             training=weights.training,
             where=tuple(sorted(adapter.where)),
             baseline=spec.baseline,
+            learnt_from=tuple(sorted(self._learnt_from(adapter))),
         )
         return ref, weights
+
+    def _learnt_from(self, adapter: Adapter) -> set[str]:
+        """Digests of the data that its training reads, and those of the models it starts from; none with weights."""
+        training = None if self._artefact(adapter) is not None else adapter.training()
+        if training is None:
+            return set()
+        choices = (training.data, *training.also) if training.learns else training.also
+        found = {self._load(choice.dataset, choice.split, choice.args).digest for choice in choices}
+        return found | self._learnt_from(training.parent) if training.parent else found
 
     def _weights(self, label: str, adapter: Adapter) -> Weights:
         if (data := self._artefact(adapter)) is not None:
@@ -191,7 +201,7 @@ class Resolver:
         for detection in asked.detectors:
             described = _described(detection.name, detection.build())
             outliers = self._dataset(detection.outliers) if detection.outliers else None
-            made = _attack(detection.adversarial, self.suite.stochastic) if detection.adversarial else None
+            made = _attack(crafter.attack_spec, self.suite.stochastic) if (crafter := detection.adversarial) else None
             found.append(EvaluationRef(kind=Kind.DETECTOR, outliers=outliers, adversarial=made, **described))
             if detection.cost:
                 described["label"] += COST_SUFFIX

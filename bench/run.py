@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from bench.cluster import Cluster, RayPool, Share, cluster
+from bench import contracts
+from bench.cluster import Cluster, cluster
 from bench.dispatch import Canceled, Dispatcher
 from bench.errors import GauntletError
-from bench.fingerprint import fingerprint, fingerprint_digest
+from bench.fingerprint import Fingerprint, fingerprint, with_threads
 from bench.jobs import AnyJob, FitJob, TaskJob, TrainJob
+from bench.placement import Share
 from bench.plan import CellPlan, Resolved, Task, planned
 from bench.plugins import Source
 from bench.progress import Display
@@ -60,6 +62,9 @@ class Workforce(Protocol):
     ) -> None:
         """Until every job has ended. Jobs are asked for, and the sink is told, by one other thread. Raises Canceled."""
 
+    def hardware(self, resources: Resources, canceled: Callable[[], bool]) -> Fingerprint:
+        """Of the nodes where timings of such workers will be made; waits for one. Raises Canceled."""
+
 
 class Stopped(GauntletError):
     """Somebody asked the run to stop. What was measured is in the store."""
@@ -68,9 +73,9 @@ class Stopped(GauntletError):
 
 
 def plan(suite: Suite, output: Path) -> tuple[Resolved, list[TrainTask | FitTask]]:
-    """What a run would do: writes nothing, starts nothing."""
+    """What a run on this machine would do: writes nothing, starts nothing."""
     store = Store(str(output / "store"))
-    return Resolver(store, suite, fingerprint_digest(_hardware(suite)), keep=False).resolve()
+    return Resolver(store, suite, with_threads(fingerprint(), suite.resources.threads)[1], keep=False).resolve()
 
 
 def run(
@@ -88,36 +93,66 @@ def run(
     Every planned task ends in the store or in the run's failures. Raises Stopped after SIGINT or SIGTERM, ClusterError
     where there is no cluster to be had; then the same call continues later.
     """
-    hardware = _hardware(suite)
     store = Store(str(options.output / "store"))
-    resolver = Resolver(store, suite, fingerprint_digest(hardware))
-    resolved, trainings = resolver.resolve()
-    if options.most is not None and (count := planned(list(resolved.cells(options.only)))) > options.most:
-        raise GauntletError(f"{count} tasks, and no more than {options.most} are allowed", "divide the suite")
-    facts = {**manifest(options.command, hardware, suite.seed), "origins": dict(options.origins)}
-    place = Run.create(options.output, resolved, text, to_yaml(suite), facts, options.name)
-    job = _Job(suite, sources, options, display, place, store, workforce)
-    with _stop_on_signal() as signaled:
-        job.stop = lambda: signaled() or canceled()
-        try:
-            job.do(resolver, resolved, trainings)
-        except Canceled:
-            job.run.set_status("stopped")
-            raise Stopped(
-                f"stopped: {job.measured} tasks were measured and are kept", "the same command continues"
-            ) from None
-        except BaseException:
-            job.run.set_status("stopped")
-            raise
-        finally:
-            job.timings.save()
+    with contextlib.ExitStack() as around:
+        found, joined = _hardware(suite, options, workforce, canceled, around)
+        hardware, digest = with_threads(found, suite.resources.threads)
+        resolver = Resolver(store, suite, digest)
+        resolved, trainings = resolver.resolve()
+        if options.most is not None and (count := planned(list(resolved.cells(options.only)))) > options.most:
+            raise GauntletError(f"{count} tasks, and no more than {options.most} are allowed", "divide the suite")
+        facts = {**manifest(options.command, hardware, suite.seed), "origins": dict(options.origins)}
+        place = Run.create(options.output, resolved, text, to_yaml(suite), facts, options.name)
+        job = _Job(suite, sources, options, display, place, store, workforce, cluster=joined)
+        with _stop_on_signal() as signaled:
+            job.stop = lambda: signaled() or canceled()
+            try:
+                job.do(resolver, resolved, trainings)
+            except Canceled:
+                job.run.set_status("stopped")
+                raise Stopped(
+                    f"stopped: {job.measured} tasks were measured and are kept", "the same command continues"
+                ) from None
+            except BaseException:
+                job.run.set_status("stopped")
+                raise
+            finally:
+                job.timings.save()
     job.run.set_status("incomplete" if job.run.failures else "complete")
     return job.run
 
 
-def _hardware(suite: Suite) -> dict[str, str | int | float]:
-    """What this machine is, with the threads that the suite gives a worker."""
-    return {**fingerprint(), "threads": suite.resources.threads}
+def _hardware(
+    suite: Suite,
+    options: Options,
+    workforce: Workforce | None,
+    canceled: Callable[[], bool],
+    around: contextlib.ExitStack,
+) -> tuple[Fingerprint, Cluster | None]:
+    """What timings are made on: they are planned for it. The cluster, where it had to be asked.
+
+    Without timings, and on a Ray of our own, that is this machine.
+    """
+    evaluations = suite.evaluations
+    timings = any(contracts.probes.get(probe.probe).exclusive for probe in evaluations.probes)
+    if not timings and not any(detector.cost for detector in evaluations.detectors):
+        return fingerprint(), None
+    if workforce is not None:
+        try:
+            return workforce.hardware(suite.resources, canceled), None
+        except Canceled:
+            raise Stopped("stopped before anything was measured", "the same command continues") from None
+    if options.address is None:
+        return fingerprint(), None
+    joined = _join(suite, options, around)
+    return joined.hardware(), joined
+
+
+def _join(suite: Suite, options: Options, around: contextlib.ExitStack) -> Cluster:
+    """A cluster that can hold the suite's workers. Raises ClusterError."""
+    joined = around.enter_context(cluster(options.address, options.workers, Share.of(suite.resources)))
+    joined.check()
+    return joined
 
 
 @dataclass
@@ -133,7 +168,7 @@ class _Job:
     workforce: Workforce | None = None
     stop: Callable[[], bool] = lambda: False
     measured: int = 0
-    _cluster: Cluster | None = None
+    cluster: Cluster | None = None
     _done: Counter[str] = field(default_factory=Counter)
     _untrained: dict[str, Failed] = field(default_factory=dict)
     _telling: threading.Lock = field(default_factory=threading.Lock)  # timings may end while other tasks do
@@ -167,12 +202,10 @@ class _Job:
 
     def _hire(self, around: contextlib.ExitStack) -> None:
         """Start workers, unless there are some."""
-        if self.workforce is not None or self._cluster is not None:
+        if self.workforce is not None or self.cluster is not None:
             return
         self.display.note(f"{self.run.submission}: starting workers")
-        resources = self.suite.resources
-        share = Share(resources.cpus_per_worker, resources.gpus_per_worker)
-        self._cluster = around.enter_context(cluster(self.options.address, self.options.workers, share))
+        self.cluster = _join(self.suite, self.options, around)
 
     def _train(self, trainings: list[TrainTask | FitTask]) -> None:
         """Trainings and fits of detectors and attacks: what has to be made before anything can be measured."""
@@ -205,14 +238,14 @@ class _Job:
                 ready.append(cell)
         shared = self._missing_jobs(cell for cell in ready if not cell.evaluation.exclusive)
         timings = _alternating(self._missing_jobs(cell for cell in ready if cell.evaluation.exclusive))
-        node = self._cluster.timing_node() if timings and self._cluster else None
+        node = self.cluster.timing_node(*timings[0].bears) if timings and self.cluster else None
         if node is None:
             self._dispatch(shared, self._sink)
             self._time(timings)
         else:
             self._apart(node, shared, timings)
 
-    def _apart(self, node: str, shared: Iterator[AnyJob], timings: list[AnyJob]) -> None:
+    def _apart(self, node: str, shared: Iterator[AnyJob], timings: list[TaskJob]) -> None:
         """Timings on a node that they have to themselves, while the others do the rest; then it helps them."""
         asked, abort = self.stop, threading.Event()
         self.stop = lambda: asked() or abort.is_set()
@@ -225,11 +258,11 @@ class _Job:
                 raise
             timed.result()
 
-    def _time(self, timings: list[AnyJob]) -> None:
+    def _time(self, timings: list[TaskJob]) -> None:
         for job in timings:  # alone, and in a fresh process
-            self._dispatch(iter([job]), self._sink, alone=True)
+            self._dispatch(iter([job]), self._sink, alone=job)
 
-    def _missing_jobs(self, cells: Iterator[CellPlan]) -> Iterator[AnyJob]:
+    def _missing_jobs(self, cells: Iterator[CellPlan]) -> Iterator[TaskJob]:
         for cell in cells:
             for task in cell.tasks():
                 if not self.store.has(task.key):
@@ -241,17 +274,19 @@ class _Job:
         sink: Callable[[AnyJob, Outcome, int], None],
         *,
         avoided: Callable[[], str | None] = lambda: None,
-        alone: bool = False,
+        alone: TaskJob | None = None,
     ) -> None:
-        """avoided: a node that takes no part at the moment. alone: one worker, which waits until it has a node."""
+        """avoided: a node that takes no part at the moment. alone: the one job, which waits until it has a node."""
         if self.workforce is not None:
             self.workforce.dispatch(
-                jobs, sink, resources=self.suite.resources, progress=self._told, canceled=self.stop, alone=alone
-            )
+                jobs, sink, resources=self.suite.resources, progress=self._told, canceled=self.stop,
+                alone=alone is not None,
+            )  # fmt: skip
             return
-        joined = self._cluster
+        joined = self.cluster
         assert joined is not None
-        pool: RayPool = joined.pool(self.sources, self.store, self._told, avoided, alone)
+        shared = (self.sources, self.store, self._told)
+        pool = joined.apart(*shared, *alone.bears) if alone else joined.pool(*shared, avoided)
         Dispatcher(
             pool,
             sink,
@@ -260,6 +295,7 @@ class _Job:
             timeout=lambda job: self.suite.resources.timeout + job.least_seconds,
             retries=self.suite.resources.retries,
             canceled=self.stop,
+            leaving=tuple if alone else pool.outdated,
         ).run(jobs)
 
     def _told(self, title: str, done: int, total: int) -> None:
@@ -304,12 +340,12 @@ class _Job:
         self.display.note(f"{cell.label}[{task.start}:{task.stop}]: failed ({why.reason}): {why.message}")
 
 
-def _alternating(jobs: Iterator[AnyJob]) -> list[AnyJob]:
+def _alternating(jobs: Iterator[TaskJob]) -> list[TaskJob]:
     """Timings in an order that has nothing to do with the models: all first processes, then all second ones, and so on.
 
     So a machine that slowly changes its speed favours no model.
     """
-    return sorted(jobs, key=lambda job: (job.task.start if isinstance(job, TaskJob) else 0, job.key))
+    return sorted(jobs, key=lambda job: (job.task.start, job.key))
 
 
 @contextmanager

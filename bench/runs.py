@@ -129,6 +129,7 @@ class Run:
                 remedy=ref.remedy,
                 minimal=ref.minimal,
                 planned=plan.size,
+                seen=plan.dataset.digest in plan.model.learnt_from,
                 fit_seconds=plan.fit.seconds if plan.fit else None,
                 state_bytes=plan.fit.size if plan.fit else None,
             )

@@ -127,5 +127,5 @@ def _check(
 
 
 def _concerns_metrics(keys: Keys) -> bool:
-    """Whether a mistake there leaves open which metrics there are."""
-    return keys[:1] in ((), ("evaluations",), ("plugins",))
+    """Whether a mistake there leaves open which metrics there are, as that of an unknown key at the top does."""
+    return not keys or keys[0] in ("evaluations", "plugins") or keys[0] not in Suite.model_fields

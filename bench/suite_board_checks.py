@@ -13,6 +13,8 @@ from bench.suite_board import Grouping, Published, Score, published_twice, unsca
 from bench.suite_part import MAX_COLUMNS, MAX_ENTRIES
 from bench.suite_yaml import Document, Finding, Keys
 
+MAX_LISTED = 40  # metrics in a message
+
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
@@ -75,8 +77,9 @@ class BoardChecks:
 
     def metric(self, keys: Keys, metric: str, known: Sequence[str]) -> None:
         if metric not in known:
-            hint = did_you_mean(metric, known[:MAX_ENTRIES])
-            self.find(keys, f"this suite yields no metric '{metric}'{hint} (it yields: {', '.join(known[:40])})")
+            more = f", and {len(known) - MAX_LISTED} more" if len(known) > MAX_LISTED else ""
+            hint = did_you_mean(metric, known[:MAX_ENTRIES]) or f" (it yields: {', '.join(known[:MAX_LISTED])}{more})"
+            self.find(keys, f"this suite yields no metric '{metric}'{hint}")
 
     def take(self, key: str, findings: Iterator[tuple[tuple[str | int, ...], str]]) -> None:
         for keys, message in findings:

@@ -5,7 +5,7 @@ Works on the data as they were read, so that one mistake hides no other.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from bench.contracts import (
     Plugin,
 )
 from bench.errors import GauntletError, did_you_mean
+from bench.suite_attacks import Asked, Troubles, shortcomings, shortcomings_of_crafter
 from bench.suite_board import LABEL
 from bench.suite_board_checks import BoardChecks
-from bench.suite_joint import misjoined
 from bench.suite_part import MAX_ENTRIES
 from bench.suite_parts import (
     KINDS,
@@ -33,16 +33,15 @@ from bench.suite_parts import (
     REGISTERED,
     RESERVED,
     Evaluations,
+    Resources,
     default_label,
 )
-from bench.suite_texts import unsuited
-from bench.suite_threats import unstated
 from bench.suite_words import leaves, model_in, troubles
 from bench.suite_yaml import Document, Finding, Keys, describe
 
 LoadPlugins = Callable[[Sequence[str], Path], None]
 
-EVALUATIONS = {"attacks": "attack", "probes": "probe", "detectors": "detector", "certificates": "certificate"}
+EVALUATIONS = ("attack", "probe", "detector", "certificate")
 # the field of a plugin that stands beside its name, not under `args`
 BESIDE = {"attack": "norm", "certificate": "norm", "dataset": "split"}
 
@@ -65,29 +64,24 @@ class Checks:
         self.plugins(load_plugins)
         for keys, entry in self.entries("models"):
             self.model(keys, entry)
-        for keys, entry in self.entries("datasets"):
-            self.plugin(keys, entry, "dataset")
-        labels = []
-        for key, kind in EVALUATIONS.items():
-            for keys, entry in self.entries("evaluations", key):
-                self.plugin(keys, entry, kind)
-                labels.append((keys, _label(entry, kind)))
-                if kind == "detector":
-                    self.plugin((*keys, "outliers"), entry.get("outliers"), "dataset")
-                    self.plugin((*keys, "adversarial"), entry.get("adversarial"), "attack")
-                if kind in ("attack", "detector"):
-                    self.learner(keys, entry, kind)
-        self.unique("evaluations", labels)
-        for keys, message in unsuited(self.entries("datasets"), [*self.entries("evaluations", "attacks")]):
-            self.find((*keys, "attack"), message)
-        evaluations = self.document.data.get("evaluations")
-        budget = evaluations.get("budget") if isinstance(evaluations, dict) else None
-        for keys, message in unstated(self.entries("evaluations", "attacks"), budget):
-            self.find(keys, message)
+        data = [self.plugin(keys, entry, "dataset") for keys, entry in self.entries("datasets")]
+        tokens = {plugin.tokens for plugin in data if isinstance(plugin, Dataset)}
+        for keys, entry in self.entries("evaluations", "attacks"):
+            self.attack(keys, entry, tokens)
+        for keys, entry in self.entries("evaluations", "probes"):
+            self.plugin(keys, entry, "probe")
+        for keys, entry in self.entries("evaluations", "detectors"):
+            self.detector(keys, entry, tokens)
+        for keys, entry in self.entries("evaluations", "certificates"):
+            self.plugin(keys, entry, "certificate")
         self.baselines()
         self.surrogates()
-        for keys, message in misjoined(self.document.data, self.entries("evaluations", "attacks")):
-            self.find(keys, message)
+        labels = [
+            (keys, _label(entry, kind))
+            for kind in EVALUATIONS
+            for keys, entry in self.entries("evaluations", f"{kind}s")
+        ]
+        self.unique("evaluations", labels)
         self.unique("models", [(keys, entry.get("name")) for keys, entry in self.entries("models")])
         self.unique("data sets", [(keys, _label(entry, "dataset")) for keys, entry in self.entries("datasets")])
         return self.findings
@@ -158,18 +152,45 @@ class Checks:
             recipe |= given
             self.arguments(registry.get(family), given, keys, "family", below=())
 
-    def plugin(self, keys: Keys, entry: Any, kind: str) -> None:
-        """Check one `{kind: NAME, args: {...}}`: the name, and the arguments by the plugin's own rules."""
-        if not isinstance(entry, dict) or not isinstance(name := entry.get(kind), str):
-            return
+    def attack(self, keys: Keys, entry: dict[str, Any], tokens: Collection[bool]) -> None:
+        if isinstance(found := self.plugin(keys, entry, "attack"), Attack):
+            evaluations, resources = self.document.data["evaluations"], self.document.data.get("resources")
+            size = resources.get("batch_size") if isinstance(resources, dict) else None
+            block = size if isinstance(size, int) and size > 0 else Resources().batch_size
+            self.take(shortcomings(Asked(keys, entry, found), evaluations.get("budget"), block, tokens))
+        self.learner(keys, entry, "attack")
+
+    def detector(self, keys: Keys, entry: dict[str, Any], tokens: Collection[bool]) -> None:
+        self.plugin(keys, entry, "detector")
+        self.plugin((*keys, "outliers"), entry.get("outliers"), "dataset")
+        crafter, below = entry.get("adversarial"), (*keys, "adversarial")
+        if isinstance(crafter, dict) and isinstance(found := self.plugin(below, crafter, "attack"), Attack):
+            self.take(shortcomings_of_crafter(Asked(below, crafter, found), tokens))
+        self.learner(keys, entry, "detector")
+
+    def take(self, troubles: Troubles) -> None:
+        for keys, message in troubles:
+            self.find(keys, message)
+
+    def plugin(self, keys: Keys, entry: Any, kind: str) -> Plugin | None:
+        """Check one `{kind: NAME, args: {...}}`: the name, and the arguments by the plugin's own rules.
+
+        Returns the plugin, where they accept these.
+        """
+        if not isinstance(entry, dict):
+            return None
         registry = REGISTRIES[f"{kind}s"]
+        if not isinstance(name := entry.get(kind), str):
+            for meant in [key for key in entry if key in registry and key not in KINDS[kind].model_fields][:1]:
+                self.find((*keys, kind), f"is missing: write `{kind}: {meant}`, and its arguments under `args:`")
+            return None
         if name not in registry:
             self.find((*keys, kind), registry.unknown(name))
-            return
+            return None
         cls: type[Plugin] = registry.get(name)
         args = {} if entry.get("args") is None else entry["args"]
         if not isinstance(args, dict):
-            return
+            return None
         split = str(entry.get("split", cls.model_fields["split"].default)) if kind == "dataset" else None
         self.paths(cls, args, (*keys, "args"), split)
         given = dict(args)
@@ -184,7 +205,7 @@ class Checks:
             if stray not in KINDS[kind].model_fields:
                 self.find((*keys, stray), f"is an argument of '{name}': put it under `args:`", of_key=True)
                 given.setdefault(stray, entry[stray])
-        self.arguments(cls, given, keys, kind)
+        return self.arguments(cls, given, keys, kind)
 
     def learner(self, keys: Keys, entry: dict[str, Any], kind: str) -> None:
         """Check what a detector or attack is fitted on: named in its place, or the split `train` of each data set."""
@@ -253,10 +274,10 @@ class Checks:
 
     def arguments(
         self, cls: type[Plugin], given: Mapping[str, Any], keys: Keys, kind: str, below: Keys = ("args",)
-    ) -> None:
-        """What the plugin's own rules say to its arguments, which stand under `below`, beside its name."""
+    ) -> Plugin | None:
+        """The plugin, or None where its own rules refuse its arguments. These stand under `below`, beside its name."""
         try:
-            cls.model_validate_json(json.dumps(given), strict=True)
+            return cls.model_validate_json(json.dumps(given), strict=True)
         except ValidationError as error:
             for trouble in troubles(error, given, cls):
                 if not trouble.keys:  # about the whole: at the name
@@ -269,6 +290,7 @@ class Checks:
             self.find((*keys, kind), error.message)
         except Exception as error:  # noqa: BLE001 - a foreign plugin's own validators may raise anything
             self.find((*keys, kind), f"'{cls.name}' cannot check these arguments, a bug of the plugin: {error!r}")
+        return None
 
     def paths(self, cls: type[BaseModel], args: dict[str, Any], keys: Keys, split: str | None) -> None:
         """Make the paths among the arguments absolute, in place, and check the data sets that they choose."""

@@ -52,25 +52,36 @@ def use_profile(document: Document, name: str) -> None:
 
 
 def _assign(document: Document, keys: Keys, value: Any, place: Place) -> list[str]:
-    """Put the value in its place. Returns why that cannot be done."""
+    """Put the value in its place. Returns why that cannot be done; then nothing has changed."""
+    if problem := _nowhere(document.data, keys):
+        return [problem]
     target = document.data
+    for depth, part in enumerate(keys[:-1], 1):
+        if isinstance(part, str) and target.get(part) is None:
+            target[part] = {}
+            _move(document, keys[:depth], place)
+        target = target[part]
+    target[keys[-1]] = value
+    _move(document, keys, place)
+    return []
+
+
+def _nowhere(target: Any, keys: Keys) -> str:
+    """Why there is no such place below `target`; empty where there is, or mappings can be made that lead to it."""
     for depth, part in enumerate(keys):
         here = f"`{spell(keys[:depth])}`"
         if isinstance(part, int) and not isinstance(target, list):
-            return [f"there is no [{part}]: {here} is {describe(target)}"]
+            return f"there is no [{part}]: {here} is {describe(target)}"
         if isinstance(part, int) and part >= len(target):
-            return [f"there is no [{part}]: {here} has {len(target)} entries, counted from 0"]
+            return f"there is no [{part}]: {here} has {len(target)} entries, counted from 0"
         if isinstance(part, str) and not isinstance(target, dict):
             hint = f": write {spell(keys[:depth])}[0]" if isinstance(target, list) else ""
-            return [f"there is no '{part}': {here} is {describe(target)}{hint}"]
-        if depth + 1 == len(keys):
-            target[part] = value
-        elif isinstance(part, str) and target.get(part) is None:
-            target[part] = {}
-            _move(document, keys[: depth + 1], place)
+            return f"there is no '{part}': {here} is {describe(target)}{hint}"
+        if isinstance(part, str) and target.get(part) is None:
+            lists = any(isinstance(below, int) for below in keys[depth:])
+            return f"there is no `{spell(keys[: depth + 1])}`{did_you_mean(part, target)}" if lists else ""
         target = target[part]
-    _move(document, keys, place)
-    return []
+    return ""
 
 
 def _move(document: Document, keys: Keys, place: Place) -> None:

@@ -21,10 +21,11 @@ from bench.contracts import (
     Norm,
     Probe,
 )
-from bench.errors import PluginError
 from bench.suite_board import LABEL
 from bench.suite_board import Leaderboard as Leaderboard
 from bench.suite_part import MAX_ENTRIES, Part
+from bench.suite_resources import NODE_LABEL, NODE_SELECTOR
+from bench.suite_resources import Resources as Resources
 
 SLUG = r"^[a-z0-9][a-z0-9_-]*$"
 REGISTERED = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[1-9][0-9]*)?$"
@@ -32,6 +33,8 @@ PATTERNS = {  # in words, for messages
     SLUG: "must be lower-case letters, digits, '-' and '_', and start with a letter or digit",
     LABEL: "must be letters, digits, '_', '.' and '-', and start with a letter, a digit or '_'",
     REGISTERED: "must be the name of a registered model, or NAME/VERSION such as 'resnet/3'",
+    NODE_LABEL: "must be a label of nodes, such as 'tier' or 'ray.io/accelerator-type'",
+    NODE_SELECTOR: "must be VALUE, !VALUE, in(VALUE, VALUE) or !in(VALUE, VALUE)",
 }
 RESERVED = ("clean", names.WORST)  # labels that the engine gives itself
 
@@ -160,15 +163,32 @@ class AttackSpec(Part):
 
     def build(self) -> Attack:
         """The attack. Raises PluginError or pydantic's ValidationError."""
-        made = contracts.attacks.build(self.attack, {**self.args, "norm": self.norm})
-        if self.gradient_passes is not GradientPasses.FLOAT32 and not made.swift:
-            able = ", ".join(name for name in contracts.attacks if contracts.attacks.get(name).swift)
-            raise PluginError(
-                f"attack '{self.attack}' asks the model itself, so that it cannot have gradient_passes: "
-                f"{self.gradient_passes}",
-                f"leave gradient_passes out, or take one of {able}",
-            )
-        return made
+        return contracts.attacks.build(self.attack, {**self.args, "norm": self.norm})
+
+
+class CrafterSpec(Part):
+    """An attack that makes outliers for a detector: it takes any class, with all that it asks for."""
+
+    attack: str
+    """The attack (`gauntlet list attacks`)."""
+    norm: Norm
+    """How distance is measured: l0, l1, l2 or linf."""
+    epsilons: Epsilons = ()
+    """One radius of the ball in input units. May be left out for attacks that look for the smallest distance."""
+    args: Arguments = Field(default_factory=dict)
+    """Arguments of the attack."""
+
+    @field_validator("epsilons")
+    @classmethod
+    def _one(cls, epsilons: tuple[float, ...]) -> tuple[float, ...]:
+        if len(epsilons) > 1:
+            raise ValueError("takes one: name the detector once for each, with a `name:` of its own")
+        return epsilons
+
+    @property
+    def attack_spec(self) -> AttackSpec:
+        """The same as an attack of the suite."""
+        return AttackSpec(attack=self.attack, norm=self.norm, epsilons=self.epsilons, args=self.args)
 
 
 def _joint(spec: AttackSpec) -> Iterator[str]:
@@ -213,7 +233,7 @@ class DetectorSpec(Part):
     """Its label in metric names. Default: its own name."""
     outliers: DatasetSpec | None = None
     """The data set whose samples are outliers, all of them."""
-    adversarial: AttackSpec | None = None
+    adversarial: CrafterSpec | None = None
     """Or: the outliers are what this attack makes of the suite's own data, at one epsilon."""
     fit_on: DatasetSpec | None = None
     """The inliers that it is fitted on, if it has to be. Left out: the split `train` of each data set of the suite."""
@@ -226,17 +246,6 @@ class DetectorSpec(Part):
     def _one_kind(self) -> "DetectorSpec":
         if (self.outliers is None) == (self.adversarial is None):
             raise ValueError("a detector has either `outliers:` (a data set) or `adversarial:` (an attack)")
-        if self.adversarial is not None:
-            few = len(self.adversarial.epsilons)
-            attack = contracts.attacks.get(self.adversarial.attack)
-            if few > 1 or (few == 0 and not attack.minimal):
-                raise ValueError(f"adversarial: needs exactly one epsilon, got {few}")
-            if self.adversarial.gradient_passes is not GradientPasses.FLOAT32:
-                raise ValueError("adversarial: takes no `gradient_passes`: the attack asks the model itself")
-            if self.adversarial.goal is not Goal.UNTARGETED or self.adversarial.budget is not None:
-                raise ValueError("adversarial: knows neither `goal` nor `budget`: the attack takes any class, in full")
-            if attack.fits:
-                raise ValueError(f"adversarial: '{attack.name}' learns about the model first: take another attack")
         return self
 
     def build(self) -> Detector:
@@ -326,30 +335,6 @@ class Evaluations(Part):
         for norm, epsilons in worst.items():
             found |= dict.fromkeys(names.worst_case(norm, epsilon) for epsilon in sorted(epsilons))
         return list(found)
-
-
-class Resources(Part):
-    """What a worker gets. How many workers there are belongs to the machine, not to the suite."""
-
-    cpus_per_worker: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """CPU cores that the scheduler sets aside for a worker."""
-    gpus_per_worker: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """0, .2, .25, .5 or a whole number. Left out: one where the cluster has GPUs, else none."""
-    threads: Annotated[int, Field(gt=0)] = 1
-    """Threads of a worker. They decide the rounding of sums, so they are a part of the results' identity."""
-    batch_size: Annotated[int, Field(gt=0)] = 256
-    """Samples in a task."""
-    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
-    """Seconds that a task may take, beside those that a probe is told to last."""
-    retries: Annotated[int, Field(ge=0)] = 2
-    """How often a task is tried again before it counts as failed."""
-
-    @field_validator("gpus_per_worker")
-    @classmethod
-    def _schedulable(cls, gpus: float | None) -> float | None:
-        if gpus is not None and gpus not in (0.2, 0.25, 0.5) and not gpus.is_integer():
-            raise ValueError(f"must be 0, .2, .25, .5 or a whole number (what a GPU divides into), got {gpus:g}")
-        return gpus
 
 
 class Suite(Part):

@@ -7,7 +7,8 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 
 from bench.contracts import REGISTRIES, Adapter, Attack, Certificate, Dataset, Plugin
 from bench.errors import PluginError
-from bench.suite_parts import KINDS, Suite
+from bench.suite_part import Part
+from bench.suite_parts import KINDS, CrafterSpec, Suite
 from bench.suite_yaml import FRACTION
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -20,7 +21,8 @@ def json_schema() -> dict[str, Any]:
     """
     schema = Suite.model_json_schema()
     definitions: dict[str, Any] = schema["$defs"]
-    for kind, part in KINDS.items():
+    parts: list[tuple[str, type[Part]]] = [*KINDS.items(), ("attack", CrafterSpec)]
+    for kind, part in parts:
         spec = definitions[part.__name__]
         names = REGISTRIES[f"{kind}s"].names()
         spec["properties"][kind] = {"enum": names, "description": spec["properties"][kind].get("description", "")}

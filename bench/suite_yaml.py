@@ -18,7 +18,7 @@ characters, and bytes that are not UTF-8.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -158,11 +158,35 @@ def compose(text: str, source: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(mark.line + 1, mark.column + 1, source) if mark else Place(1, 1, source)
-        context = f" {error.context}" if error.context else ""
-        document.findings.append(Finding(place, (), f"not YAML: {error.problem}{context}"))
+        document.findings.append(Finding(place, (), f"not YAML: {_ungrammatical(error, text, place)}"))
     except yaml.YAMLError as error:
         document.findings.append(Finding(Place(1, 1, source), (), f"not YAML: {error}"))
     return document
+
+
+# what the parser says (libyaml, or PyYAML's own) -> what it is likely to mean
+LIKELY: Mapping[str, str] = {
+    "mapping values are not allowed": "is a ':' missing in the line above? Text with ': ' in it needs quotes",
+    "expected key": "does this line begin in another column than its like? Is a bracket or a quote left open above?",
+    "expected <block end>": "does this line begin in another column than its like? Is a bracket left open above?",
+    "expected '-' indicator": "does this line begin in another column than its like?",
+    "expected ','": "is a comma or a closing bracket missing?",
+    "cannot start any token": "put the text in quotes",
+    "unexpected end of stream": "a quote is left open",
+}
+
+
+def _ungrammatical(error: yaml.MarkedYAMLError, text: str, place: Place) -> str:
+    """What the parser says, where what it could not go on with begins, and what may be meant."""
+    problem = str(error.problem)
+    line = text.split("\n")[place.line - 1 :][:1]
+    if "cannot start any token" in problem and line and line[0][place.column - 1 :].startswith("\t"):
+        return "a tab stands here: indent with spaces"
+    context = f" {error.context}" if error.context else ""
+    if context and error.context_mark and error.context_mark.line + 1 != place.line:
+        context += f" that begins in line {error.context_mark.line + 1}"
+    likely = next((f": {meaning}" for words, meaning in LIKELY.items() if words in problem), "")
+    return f"{problem}{context}{likely}"
 
 
 def describe(value: Any) -> str:

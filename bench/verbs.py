@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
-from bench import conformance, models, plugins, provenance, results, runs, suite_words, tracking
+from bench import conformance, models, plugins, provenance, results, runs, suite_words, suite_yaml, tracking
 from bench import run as engine
 from bench.contracts import REGISTRIES, Adapter, adapters
 from bench.data import data_root
@@ -79,6 +79,25 @@ def open_suite(path: Path, overrides: Sequence[str], profile: str | None = None)
 
     suite = load(path, profile=profile, overrides=overrides, roots=(data_root(),), load_plugins=load_plugins)
     return Opened(suite, path.read_text(), tuple(sources))
+
+
+def check_suite(path: Path, overrides: Sequence[str], profile: str | None) -> Suite:
+    """The suite in that form; where no profile is named, every other form that it holds is checked as well.
+
+    Raises SuiteError with what is wrong in any of them, each mistake once.
+    """
+    profiles = suite_yaml.read(path).data.get("profiles") if profile is None else None
+    found: list[Suite] = []
+    mistakes, hint = dict[Mistake, None](), ""
+    for form in (profile, *(profiles if isinstance(profiles, dict) else ())):
+        try:
+            found.append(open_suite(path, overrides, form).suite)
+        except SuiteError as error:
+            mistakes |= dict.fromkeys(error.mistakes)
+            hint = hint or error.hint
+    if mistakes:
+        raise SuiteError(list(mistakes), hint)
+    return found[0]
 
 
 def origins(suite: Suite, uri: str | None, output: Path) -> dict[str, str]:

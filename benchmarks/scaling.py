@@ -12,6 +12,7 @@ idle; and the processor time of a task, the simulation's own share of it include
 """
 
 import argparse
+import contextlib
 import heapq
 import json
 import random
@@ -29,11 +30,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import yaml
 
 from bench import plugins
-from bench.dispatch import Dispatcher, Done, Event, Ready
+from bench.dispatch import Canceled, Done, Event, Ready
 from bench.jobs import AnyJob, TaskJob, TrainJob
 from bench.run import Options
 from bench.run import run as engine
 from bench.service import intake
+from bench.service.crews import Crews
 from bench.service.fair import FairQueue, Ticket
 from bench.service.watch import Watch
 from bench.store import Store
@@ -73,6 +75,7 @@ class Pool:
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.ended = 0.0  # when the last task had
         self._real = time.perf_counter()
         self._queues: dict[int, deque[Ticket]] = {}
         self._ends: list[tuple[float, int]] = []
@@ -81,8 +84,11 @@ class Pool:
     def start(self) -> int:
         number = len(self._queues) + 1
         self._queues[number] = deque()
-        self._news.append(Ready(number))
+        self._news.append(Ready(number, "node"))
         return number
+
+    def start_as(self, options: object) -> int:
+        return self.start()
 
     def submit(self, worker: int, job: Ticket) -> None:
         queue = self._queues[worker]
@@ -103,6 +109,7 @@ class Pool:
             queue = self._queues[worker]
             done = queue.popleft()
             events.append(Done(worker, Measured(RECORD, done.job.seconds)))
+            self.ended = self.now
             if queue:  # the one at its door begins at once
                 heapq.heappush(self._ends, (end + queue[0].job.seconds, worker))
         self._real = time.perf_counter()
@@ -187,12 +194,16 @@ def measure(workers: int, seconds: float, users: int, rounds: int, folder: str) 
         time.sleep(0.001)
     before = time.process_time()
     pool._real = time.perf_counter()
-    Dispatcher(
-        pool, queue.sink, workers=workers, timeout=lambda t: t.timeout, retries=lambda t: t.retries, clock=pool.clock
-    ).run(queue)
+    node = {"NodeID": "node", "Alive": True, "Resources": {"CPU": workers}, "Labels": {}}
+    crews = Crews(
+        pool, queue, lambda: [node], None, startup=120.0, clock=pool.clock,
+        canceled=lambda: not any(thread.is_alive() for thread in threads),
+    )  # fmt: skip
+    with contextlib.suppress(Canceled):
+        crews.run()
     for thread in threads:
         thread.join()
-    return sum(durations) / (workers * pool.now), ideal(workers, durations), (time.process_time() - before) / count
+    return sum(durations) / (workers * pool.ended), ideal(workers, durations), (time.process_time() - before) / count
 
 
 def main() -> None:

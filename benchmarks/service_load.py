@@ -8,12 +8,13 @@ Each user is a thread with a client of its own that stays below its rate limit. 
 each twice, and then looks at all of its own every second until they have ended. Half of a suite's tasks (one image
 each: FGSM on a small CNN, at a budget that no other suite has) are new, half of them (the clean images) stand in the
 store, since another user's suite has trained the CNN and measured them before the clock starts. Prints, as Markdown:
-the seconds of each kind of request, tasks per second, the memory of both processes, and Jain's index of the seconds
-of workers that users had got when half of the new tasks were done.
+the seconds of each kind of request, tasks per second, the memory and the processor time of the processes, and Jain's
+index of the seconds of workers that users had got when half of the new tasks were done.
 With --face-only no dispatcher is at work.
 """
 
 import argparse
+import contextlib
 import os
 import socket
 import statistics
@@ -67,6 +68,7 @@ class Load:
     took: dict[str, list[float]] = field(default_factory=lambda: {"submit": [], "show": [], "list": []})
     problems: list[str] = field(default_factory=list)
     peak: dict[str, int] = field(default_factory=dict)
+    worked: dict[str, dict[int, float]] = field(default_factory=dict)  # seconds of a processor, by process
     halfway: list[float] = field(default_factory=list)  # seconds of workers, by user
 
     def timed(self, kind: str, act: Callable[[], Any], pause: float) -> Any:
@@ -97,14 +99,21 @@ class Load:
         """Memory, and who has got how much when half is done."""
         half = self.given.users * self.given.submissions * self.given.tasks / 2
         while not over.wait(0.5):
-            for name, process in self.processes.items():
-                self.peak[name] = max(self.peak.get(name, 0), process.memory_info().rss)
+            for name, process in [*self.processes.items(), *self.reporters()]:
+                with contextlib.suppress(psutil.NoSuchProcess):  # a reporter is replaced now and then
+                    self.peak[name] = max(self.peak.get(name, 0), process.memory_info().rss)
+                    self.worked.setdefault(name, {})[process.pid] = seconds_of(process)
             with self.database.reading() as session:
                 usage = list(session.execute(select(Usage.owner, Usage.seconds, Usage.tasks)))
             usage = [row for row in usage if row[0].startswith("load")]
             if not self.halfway and sum(tasks for _, _, tasks in usage) > half:
                 got = {owner: seconds for owner, seconds, _ in usage}
                 self.halfway = [got.get(f"load{number}", 0.0) for number in range(self.given.users)]
+
+    def reporters(self) -> list[tuple[str, psutil.Process]]:
+        """The dispatcher's processes that make leaderboards."""
+        below = self.processes["dispatcher"].children() if "dispatcher" in self.processes else []
+        return [("reporter", process) for process in below if "bench.service.reporter" in words_of(process)]
 
     def warm(self, token: str) -> None:
         """The weights, and the clean images."""
@@ -116,6 +125,7 @@ class Load:
         over = threading.Event()
         users = [threading.Thread(target=self.user, args=pair) for pair in enumerate(tokens)]
         watcher = threading.Thread(target=self.watch, args=(over,))
+        before = {name: seconds_of(process) for name, process in [*self.processes.items(), *self.reporters()]}
         began = time.perf_counter()
         for thread in (watcher, *users):
             thread.start()
@@ -124,9 +134,10 @@ class Load:
         seconds = time.perf_counter() - began
         over.set()
         watcher.join()
-        self.print(seconds)
+        self.print(seconds, before)
 
-    def print(self, seconds: float) -> None:
+    def print(self, seconds: float, before: dict[str, float]) -> None:
+        """before: the processes' seconds of a processor when the clock started."""
         print("| request | count | p50, ms | p99, ms | slowest, ms |\n|---|---|---|---|---|")
         for kind, all_of in self.took.items():
             p99 = statistics.quantiles(all_of, n=100)[98] if len(all_of) > 1 else all_of[0]
@@ -134,8 +145,10 @@ class Load:
             print(f"| {kind} | {len(all_of)} |" + "".join(f" {1000 * figure:.0f} |" for figure in figures))
         rate = sum(map(len, self.took.values())) / seconds
         print(f"\n{rate:.0f} requests per second, {len(self.problems)} problems {self.problems[:3]}")
+        count = self.given.users * self.given.submissions
         for name, most in self.peak.items():
-            print(f"memory of the {name}: {most / 2**20:.0f} MiB at the most")
+            worked = sum(self.worked[name].values()) - before.get(name, 0.0)
+            print(f"{name}: {most / 2**20:.0f} MiB at the most, {1000 * worked / count:.0f} ms of CPU a submission")
         if self.given.face_only:
             return
         with self.database.reading() as session:
@@ -150,6 +163,19 @@ class Load:
             f" measured and the others stood in the store: {seconds:.0f} s, {planned / seconds:.1f} tasks per second"
         )
         print(f"Jain's index of {self.given.users} users' seconds at half of the tasks: {jain(self.halfway):.3f}")
+
+
+def seconds_of(process: psutil.Process) -> float:
+    """Of a processor, that it has had itself."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def words_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def jain(shares: list[float]) -> float:

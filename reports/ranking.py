@@ -16,7 +16,7 @@ from reports.published import beside, with_origins
 from reports.series import Sweep
 from reports.threats import reference, threat_of
 
-UNRANKED = ("contended", "simulated", "mixed", "invalid")  # kinds of flags that keep a figure out of a ranking
+UNRANKED = ("contended", "simulated", "mixed", "invalid", "seen")  # kinds of flags that keep a figure out of a ranking
 TESTS = {
     "mcnemar": "McNemar's test",
     "bootstrap": "paired bootstrap",

@@ -180,6 +180,7 @@ class Training(ABC):
     data: "DatasetChoice"  # what it is trained on
     parent: "Adapter | None" = None  # a model whose trained weights it starts from
     also: "tuple[DatasetChoice, ...]" = ()  # further data, which it loads itself: their digests join its identity
+    learns: bool = True  # from `data`; False where it names some and looks at none
 
     @abstractmethod
     def recipe(self) -> Mapping[str, Any]:

@@ -81,15 +81,21 @@ class _Line:
         self.certified: list[Cell] = []
         self.hardware: set[str] = set()
         self.threats: dict[str, ThreatModel] = {}
+        self.seen = False  # the model learnt from these data
         self.classes = 0  # that the model tells apart; 0 before its scores are seen
 
     def fill(self, cells: Iterable[Cell]) -> Row:
         for cell in cells:
             self.failures += cell.failures
+            self.seen |= cell.seen
             _BY_KIND[cell.kind](self, cell)
         for norm, attacks in self.attacked.items():
             self.worst(norm, attacks)
         check_proofs(self.certified, self.attacked)
+        if self.seen:
+            for subject in dict.fromkeys(name.partition("/")[0] for name in self.metrics):
+                if subject.endswith("_accuracy"):
+                    self.flag(subject, "seen", "the model was trained on these very data")
         return Row(
             model=self.model,
             dataset=self.dataset,

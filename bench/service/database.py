@@ -63,6 +63,7 @@ class User(Base):
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     role: Mapped[str] = mapped_column(String(16))
     created: Mapped[float]
+    ahead: Mapped[float] = mapped_column(default=0.0, server_default="0")  # seconds: bench.service.fair's clocks
 
 
 class Token(Base):

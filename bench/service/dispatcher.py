@@ -1,9 +1,10 @@
 """The dispatcher: one process that holds the lease, and runs everybody's submissions on one cluster.
 
 Threads: the main one talks to Ray; one per submission runs the engine (bench.run), whose tasks go through the fair
-queue; one keeps the lease and the database; one tells MLflow. What is only in memory is what can be made again: killed
-at any moment, the next dispatcher goes on with what the store and the database hold. A database that is away stops
-nothing that has begun: what it has to be told waits, and each of its transactions looks at the lease first.
+queue; one keeps the lease and the database; one empties the outbox. A process beside this one makes leaderboards and
+tells MLflow (bench.service.beside). What is only in memory is what can be made again: killed at any moment, the next
+dispatcher goes on with what the store and the database hold. A database that is away stops nothing that has begun: what
+it has to be told waits, and each of its transactions looks at the lease first.
 """
 
 import contextlib
@@ -18,14 +19,19 @@ from pathlib import Path
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from bench import results, runs, verbs
 from bench import run as engine
-from bench.cluster import WATCHFUL, Cluster, Share, cluster
+from bench import verbs
+from bench.cluster import WATCHFUL, Cluster, Dashboard, cluster
 from bench.dispatch import Canceled, Dispatcher
-from bench.errors import TrackingError
+from bench.errors import ClusterError, GauntletError
+from bench.fingerprint import Fingerprint
 from bench.jobs import AnyJob, TaskJob
-from bench.run import DRAINING, STARTUP, Options
+from bench.placement import Share, nowhere
+from bench.run import DRAINING, STARTUP, Options, Stopped
 from bench.service import intake
+from bench.service.beside import Reporter
+from bench.service.companions import RAY_TOKEN
+from bench.service.crews import Crews, lacking
 from bench.service.database import ENDED, State
 from bench.service.fair import FairQueue
 from bench.service.queue import Quotas
@@ -33,6 +39,7 @@ from bench.service.submission import AtWork, TicketPool
 from bench.service.traces import SILENT, Traces
 from bench.service.work import TERM, Work
 from bench.store import Store
+from bench.suite import Resources
 from bench.timings import Timings
 from bench.worker import Failed, Outcome
 
@@ -52,6 +59,7 @@ class Place:
     address: str | None = None  # of a running Ray cluster
     workers: int | None = None
     tracking_uri: str | None = None
+    dashboard: int | None = None  # the port of Ray's, where Ray is of the dispatcher's own
     at_once: int = 8  # submissions, of all users
 
 
@@ -64,13 +72,14 @@ class Foreman:
         self._quotas = quotas
         self._stop = threading.Event()
         self._problem: BaseException | None = None
+        self._joined: Cluster | None = None
         self._at_work: dict[str, AtWork] = {}
         self._unsaid: list[Callable[[], None]] = []  # what the database has yet to be told, in this order
         self._renewed = 0.0
         self.traces = traces
         self.handed: dict[str, float] = {}  # when a task was given to a worker, by its key
         self._lock = threading.Lock()
-        self._reporting = threading.Lock()  # pictures are drawn by one thread at a time
+        self._reporter = Reporter(place.output, place.tracking_uri)
         self._unwritten = 0  # leaderboards that users wait for
         self._charged: Counter[str] = Counter()
         self._tasks: Counter[str] = Counter()
@@ -89,21 +98,27 @@ class Foreman:
             if self._stop.wait(BEAT):
                 return
         log.info("lease taken", extra={"epoch": self._work.epoch})
+        self.queue.go_on(self._work.ahead())
         threads = [threading.Thread(target=self._guarded, args=(part,)) for part in (self._keep, self._publish)]
         for thread in threads:
             thread.start()
         try:
-            with cluster(self._place.address, self._place.workers, Share(), WATCHFUL) as joined:
+            place, port = self._place, self._place.dashboard
+            pages = None if port is None else Dashboard(port, place.output / RAY_TOKEN)
+            with cluster(place.address, place.workers, Share(), WATCHFUL, pages) as joined:
                 about = {"nodes": joined.nodes, "workers": joined.room(), "dashboard": joined.dashboard}
                 log.info("cluster joined", extra=about)
+                self._joined = joined
                 self._dispatch(joined)
         finally:
             self._stop.set()
             for thread in threads:
                 thread.join()
+            self._reporter.close()
             self._timings.save()
         if self._problem is not None:
             raise self._problem
+        self._work.remember(self.queue.ahead())
         self._work.release()
 
     # --- the main thread
@@ -111,29 +126,45 @@ class Foreman:
     def _dispatch(self, joined: Cluster) -> None:
         store = Store(str(self._place.output / "store"))
         while not self._stop.is_set():
+            lacking(self.queue, joined.listing())
             alone = self.queue.turn(BEAT)
             if alone is None:
                 continue
-            batches = (iter([ticket]) for ticket in self.queue) if alone else iter([self.queue])
-            for batch in batches:
-                pool = TicketPool(joined.pool((), store, self.queue.progress, alone=alone), self.handed)
-                dispatcher = Dispatcher(
-                    pool,
-                    self.queue.sink,
-                    workers=1 if alone else joined.room,
-                    startup=DRAINING if alone else STARTUP,
-                    timeout=lambda ticket: ticket.timeout,
-                    retries=lambda ticket: ticket.retries,
-                    linger=self.queue.linger if not alone else lambda: False,
-                    rather=self.queue.rather,
-                    dropped=self.queue.dropped,
-                    canceled=self._stop.is_set,
-                )
-                try:
-                    dispatcher.run(batch)
-                except Canceled:
-                    return
-                self.handed.clear()
+            try:
+                if alone:
+                    self._time(joined, store)
+                else:
+                    pool = TicketPool(joined.pool((), store, self.queue.progress), self.handed)
+                    crews = Crews(
+                        pool, self.queue, joined.listing, joined.most, startup=STARTUP, canceled=self._stop.is_set
+                    )
+                    crews.run()
+            except Canceled:
+                return
+            self.handed.clear()
+
+    def _time(self, joined: Cluster, store: Store) -> None:
+        """Timings, one by one, each on a node of its own."""
+        for ticket in self.queue:
+            assert isinstance(ticket.job, TaskJob)
+            share = ticket.stream.share
+            pool = joined.apart((), store, self.queue.progress, *ticket.job.bears, share)
+            dispatcher = Dispatcher(
+                TicketPool(pool, self.handed),
+                self.queue.sink,
+                workers=1,
+                startup=DRAINING,
+                timeout=lambda ticket: ticket.timeout,
+                retries=lambda ticket: ticket.retries,
+                dropped=self.queue.dropped,
+                canceled=self._stop.is_set,
+            )
+            try:
+                dispatcher.run(iter([ticket]))
+            except ClusterError as problem:
+                self.queue.put_back([ticket])
+                self.queue.fail(share, problem)
+            lacking(self.queue, joined.listing())
 
     def _estimate(self, job: AnyJob) -> float:
         if not isinstance(job, TaskJob):
@@ -185,6 +216,7 @@ class Foreman:
         """Once. back: the database was away the last time, so it may hold half of what was done then."""
         if back or time.monotonic() - self._renewed > TERM / 4:
             self._work.renew()
+            self._work.remember(self.queue.ahead())
             self._renewed = time.monotonic()
         self._say()
         if back:
@@ -196,9 +228,11 @@ class Foreman:
         for each in list(self._at_work.values()):
             self._tell(each)
         self._say()
-        self.queue.waits({*self._work.waiting(), *(each.row.owner for each in self._at_work.values())})
-        while not ending and len(self._at_work) < self._place.at_once and self._claim():
-            pass
+        moving = [each for each in self._at_work.values() if not each.watch.lacks]
+        self.queue.waits({*self._work.waiting(), *(each.row.owner for each in moving)})
+        claims = self._place.at_once - len(moving)
+        while not ending and claims > 0 and self._claim():
+            claims -= 1
 
     def _say(self) -> None:
         """All of it in one transaction: many small ones would keep others from a SQLite."""
@@ -216,6 +250,7 @@ class Foreman:
             return False
         log.info("submission claimed", extra={"submission": row.id, "owner": row.owner})
         self.traces.span((row.id, f"queued:{row.queued}"), row.queued, row.started or row.queued)
+        self._reporter.wake()
         each = self._at_work[row.id] = AtWork(row, self)
         each.start()
         return True
@@ -232,6 +267,8 @@ class Foreman:
         over = not each.is_alive()
         for line in each.watch.lines():
             self._unsaid.append(partial(self._work.note, each.row.id, line))
+        if (lacks := each.watch.lacking()) is not None:
+            self._unsaid.append(partial(self._work.lacks, each.row.id, lacks))
         if (figures := each.watch.figures()) is not None:
             self._unsaid.append(partial(self._work.progress, each.row.id, *figures))
         if over:
@@ -260,14 +297,14 @@ class Foreman:
         row, began = self._work.due(), time.time()
         if row is None:
             return
-        run = runs.Run(self._place.output, row.id)
         path = (row.id, f"publish:{began}")
         try:
-            with self._reporting:
-                told = verbs.publish(run, results.analysis(run), self._place.tracking_uri, row.owner)
-        except TrackingError as problem:
+            told = self._reporter.publish(row.id, row.owner, self._stop.is_set)
+        except Stopped:
+            return  # it stays in the outbox
+        except GauntletError as problem:
             wait = self._work.postpone(row.id, str(problem))
-            log.warning("MLflow was not told", extra={"submission": row.id, "again_in": wait})
+            log.warning("MLflow was not told", extra={"submission": row.id, "again_in": wait, "why": problem.message})
             self.traces.span(path, began, time.time(), problem=problem.message)
         else:
             self._work.published(row.id, told[:1])
@@ -285,10 +322,8 @@ class Foreman:
             return bool(each.wish) or self._stop.is_set()
 
         run = engine.run(suite, row.text, (), options, each.watch, workforce=each, canceled=stop)
-        with self._wanted(), self._reporting:
-            found = results.analysis(run)
-            verbs.write_reports(run, found, run.reports)
-            verbs.write_json(run, found)
+        with self._wanted():
+            self._reporter.draw(row.id, stop)
         each.state = State(run.status["state"])
 
     @contextlib.contextmanager
@@ -301,6 +336,18 @@ class Foreman:
         finally:
             with self._lock:
                 self._unwritten -= 1
+
+    def hardware(self, resources: Resources, waits: Callable[[str], None], canceled: Callable[[], bool]) -> Fingerprint:
+        """What timings of such workers are made on; waits for a node that can hold one. Raises Canceled."""
+        share = Share.of(resources)
+        while not canceled():
+            if self._joined is not None:
+                why = nowhere(self._joined.listing(), share)
+                waits(why[0] if why else "")
+                if why is None:
+                    return self._joined.hardware(share)
+            time.sleep(BEAT)
+        raise Canceled
 
     def note(self, job: AnyJob, outcome: Outcome) -> None:
         if isinstance(job, TaskJob) and not isinstance(outcome, Failed):

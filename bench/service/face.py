@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from bench import __version__, results, runs
 from bench.service import intake, shapes
-from bench.service.access import LINK, Access, Identity, Verb
+from bench.service.access import LINK, Access, Identity, Role, Verb
 from bench.service.around import Around, explain
 from bench.service.bodies import Bodies
 from bench.service.database import ENDED, Database, State
@@ -55,9 +55,11 @@ def face(
     tracking_uri: str | None = None,
     pages: str | None = None,
     traces: Traces = SILENT,
+    ray_pages: str | None = None,
 ) -> FastAPI:
     """The application. output: the dispatcher's folder. rate: requests per second of one user. tracking_uri: the
-    MLflow in which models are registered. pages: the address at which users see MLflow's pages."""
+    MLflow in which models are registered. pages: the address at which users see MLflow's pages; ray_pages: at which
+    administrators see Ray's."""
     app = FastAPI(
         title="Gauntlet", version=__version__, docs_url=None, redoc_url=None, responses=shapes.PROBLEMS,
         description="Submit suites, watch them, fetch what came out. Every request bears a token.",
@@ -204,7 +206,7 @@ def face(
         """Whose token this is, and what it is good for. need: 403 where it is not good for that."""
         return {
             "user": me.user, "role": me.role, "scopes": sorted(me.scopes), "seconds_today": queue.usage(me.user),
-            "mlflow": pages,
+            "mlflow": pages, "ray": ray_pages if me.role == Role.ADMIN else None,
         }  # fmt: skip
 
     @app.get("/v1/audit", response_model=shapes.Log)

@@ -3,22 +3,25 @@
 Each user has a clock that runs with the seconds of workers that their tasks take (the estimate when a task is handed
 out, the truth when it has ended); the user whose clock is behind is next, and among a user's own submissions the one
 whose clock is behind. So users who ask at the same time get the same share, however many submissions or tasks they
-have: start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996). Who comes (back) starts where the others are: idling
+have: start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996). A worker that takes more of a node than others (its
+share) costs as much more. Who comes (back) starts where the others are: idling
 earns nothing. A worker may stay with the submissions whose models it has loaded as long as nobody is more than a few
 seconds behind (locality before strict fairness, within bounds: Zaharia et al., EuroSys 2010).
 
-Timings need the machine for themselves. They wait until nothing else is at work, but not for ever.
+Timings need the machine for themselves. They wait until nothing else is at work, but not for ever. What needs nodes
+that are not there waits for them, holds up nobody, and earns nothing meanwhile.
 """
 
 import itertools
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.dispatch import Canceled
 from bench.jobs import AnyJob
+from bench.placement import Share
 from bench.suite import Resources
 from bench.worker import Failed, Measured, Outcome
 
@@ -43,12 +46,18 @@ class Stream:
     alone: bool
     since: float
     number: int  # tells it from others of the same submission
+    waits: Callable[[str], None]  # told for what kind of node it waits; nothing: for none
+    again: deque[AnyJob] = field(default_factory=deque)  # handed out and put back
+    lacks: str = ""  # what it was told to wait for
     clock: float = 0.0  # seconds that its tasks have taken
     group: str = ""  # of the task that was handed out last
     gone: bool = False  # nobody waits for the tasks of it that are on workers
     open: int = 0  # tasks that were handed out and have not ended
     over: bool = False  # no more tasks come
     problem: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.share = Share.of(self.resources)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +106,8 @@ class FairQueue:
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _alone: bool = False
     _turn: float = 0.0  # when the present kind of tasks began to have its turn
-    _idle: float | None = None  # since when there has been nothing to do
+    _idle: dict[Share, float] = field(default_factory=dict)  # since when there has been nothing to do for them
+    _nowhere: dict[Share, str] = field(default_factory=dict)  # workers that no node can hold now, and why
     _present: set[str] = field(default_factory=set)  # users who waited when somebody looked, or were at work
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
@@ -115,12 +125,15 @@ class FairQueue:
         canceled: Callable[[], bool],
         alone: bool,
         abandoned: Callable[[], bool] = lambda: False,
+        waits: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Until every job has ended. Raises Canceled, and whatever the jobs or the sink raise.
 
         After Canceled, the sink may be told of tasks that were on workers; abandoned: whether these should not go on.
+        waits: told what kind of node its tasks wait for, and with nothing once they do not.
         """
-        stream = Stream(owner, submission, jobs, sink, resources, progress, alone, self.clock(), next(self._numbers))
+        since, number = self.clock(), next(self._numbers)
+        stream = Stream(owner, submission, jobs, sink, resources, progress, alone, since, number, waits)
         with self._changed:
             self._welcome({owner})
             mine = [other.clock for other in self._streams if other.owner == owner]
@@ -146,16 +159,22 @@ class FairQueue:
         return self
 
     def __next__(self) -> Ticket:
+        if (ticket := self.take()) is None:
+            raise StopIteration
+        return ticket
+
+    def take(self, share: Share | None = None) -> Ticket | None:
+        """The next task of all, or of those for such workers; None where there is none at the moment."""
         with self._changed:
-            while (stream := self._next()) is not None:
+            while (stream := min(self._ready(share), key=self._rank, default=None)) is not None:
                 if (ticket := self._ticket(stream)) is not None:
                     return ticket
-            raise StopIteration
+            return None
 
-    def rather(self, groups: Collection[str]) -> Ticket | None:
+    def rather(self, groups: Collection[str], share: Share | None = None) -> Ticket | None:
         """A task of a submission whose last one was of these groups, unless that left others too far behind."""
         with self._changed:
-            ready = self._ready()
+            ready = self._ready(share)
             known = [stream for stream in ready if stream.group in groups]
             if not known:
                 return None
@@ -178,7 +197,7 @@ class FairQueue:
             self._pass(ticket.stream, took - ticket.estimate)
             self._count[ticket.stream.owner] -= 1
             waiting = self._flying.pop(ticket.key)
-        self.charge(ticket.stream.owner, took)
+        self.charge(ticket.stream.owner, took * ticket.stream.share.weight)
         for each in waiting:
             if each.stream.gone and isinstance(outcome, Failed):
                 continue  # what was canceled does not fail
@@ -189,6 +208,26 @@ class FairQueue:
         with self._changed:
             for each in waiting:
                 each.stream.open -= 1
+            self._changed.notify_all()
+
+    def put_back(self, tickets: Collection[Ticket]) -> None:
+        """They have not ended, and nobody works on them: to be handed out again, each by those who wait for it."""
+        with self._changed:
+            for ticket in tickets:
+                self._pass(ticket.stream, -ticket.estimate)
+                self._count[ticket.stream.owner] -= 1
+                for each in self._flying.pop(ticket.key):
+                    each.stream.open -= 1
+                    each.stream.over = False
+                    each.stream.again.append(each.job)
+            self._changed.notify_all()
+
+    def fail(self, share: Share, problem: Exception) -> None:
+        """Ends the submissions at work that want such workers."""
+        with self._changed:
+            for stream in self._streams:
+                if stream.share == share:
+                    stream.problem = stream.problem or problem
             self._changed.notify_all()
 
     def progress(self, title: str, done: int, total: int) -> None:
@@ -204,30 +243,74 @@ class FairQueue:
         """Whose turn it is: True for tasks that need the machine for themselves, None where there is nothing to do
         within these seconds."""
         with self._changed:
-            if not any(not stream.over for stream in self._streams):
+            if not self._waiting():
                 self._changed.wait(seconds)
-            kinds = {stream.alone for stream in self._streams if not stream.over}
+            kinds = {stream.alone for stream in self._waiting()}
             if not kinds:
                 return None
             self._alone = not self._alone if len(kinds) == 2 else kinds.pop()
-            self._turn, self._idle = self.clock(), None
+            self._turn = self.clock()
+            self._idle.clear()
             return self._alone
 
-    def linger(self) -> bool:
-        """Nothing is at work: whether workers should be kept. Blocks for a moment."""
+    def linger(self, share: Share) -> bool:
+        """Such workers have nothing to do: whether they should be kept."""
         with self._changed:
-            self._idle = self.clock() if self._idle is None else self._idle
-            if any(stream.alone and not stream.over for stream in self._streams):
-                return False
-            if all(stream.over for stream in self._streams):
+            since = self._idle.setdefault(share, self.clock())
+            timings = any(stream.alone for stream in self._waiting())
+            return not timings and self.clock() - since < LINGER
+
+    def rest(self) -> None:
+        """Until there is something to do, for a moment."""
+        with self._changed:
+            if not self._ready():
                 self._changed.wait(GLANCE)
-            return self.clock() - self._idle < LINGER
+
+    # --- kinds of workers
+
+    def shares(self) -> list[Share]:
+        """Of the workers that tasks wait for now, in fair order."""
+        with self._changed:
+            return list(dict.fromkeys(stream.share for stream in sorted(self._ready(), key=self._rank)))
+
+    def asked(self) -> set[Share]:
+        """Of the workers that submissions at work need, whether there are nodes for them or not."""
+        with self._changed:
+            return {stream.share for stream in self._streams}
+
+    def users(self) -> dict[Share, set[str]]:
+        """Whose tasks are on such workers, or wait for them."""
+        found: dict[Share, set[str]] = {}
+        with self._changed:
+            for stream in self._streams:
+                if not stream.alone and (stream.open or not stream.over) and stream.share not in self._nowhere:
+                    found.setdefault(stream.share, set()).add(stream.owner)
+        return found
+
+    def had(self, ticket: Ticket) -> float:
+        """Seconds that its user had when it was handed out."""
+        with self._changed:
+            return self._times.get(ticket.stream.owner, 0.0) - ticket.estimate * ticket.stream.share.weight
+
+    def nowhere(self, found: Mapping[Share, str]) -> None:
+        """Workers that no node can hold at the moment, and why. What needs them waits."""
+        with self._changed:
+            back = {stream.owner for stream in self._streams if stream.share in self._nowhere.keys() - found.keys()}
+            self._welcome(back)
+            self._nowhere = dict(found)
+            told = [stream for stream in self._streams if stream.lacks != found.get(stream.share, "")]
+            for stream in told:
+                stream.lacks = found.get(stream.share, "")
+            if back:
+                self._changed.notify_all()
+        for stream in told:
+            stream.waits(stream.lacks)
 
     def waits(self, owners: Collection[str]) -> None:
         """Whose submissions wait to be taken up, or for their first task: told again and again. They are not idle, and
         do not lose what they have waited for."""
         with self._changed:
-            self._present &= {*owners, *(stream.owner for stream in self._streams)}
+            self._present &= {*owners, *self._placed()}
             self._welcome(set(owners))
 
     def order(self, owners: Sequence[str]) -> list[str]:
@@ -235,25 +318,55 @@ class FairQueue:
         with self._changed:
             return sorted(owners, key=lambda owner: (self._times.get(owner, 0.0), owner))
 
+    def ahead(self) -> dict[str, float]:
+        """Seconds that users' clocks are ahead of where somebody would start who comes now."""
+        with self._changed:
+            least = self._least()
+            return {owner: time - least for owner, time in self._times.items() if time > least}
+
+    def go_on(self, ahead: Mapping[str, float]) -> None:
+        """Where another queue has left off, whose clocks were ahead so far. Before anything is asked for."""
+        with self._changed:
+            self._times = dict(ahead)
+
     # --- inside
 
     def _welcome(self, owners: set[str]) -> None:
         """Who comes (back) starts where the others are."""
-        there = self._present | {stream.owner for stream in self._streams}
-        least = min((self._times.get(owner, 0.0) for owner in there), default=0.0)
-        for owner in owners - there:
+        least = self._least()
+        for owner in owners - self._there():
             self._times[owner] = max(self._times.get(owner, 0.0), least)
         self._present |= owners
 
-    def _next(self) -> Stream | None:
-        return min(self._ready(), key=self._rank, default=None)
+    def _there(self) -> set[str]:
+        return self._present | self._placed()
 
-    def _ready(self) -> list[Stream]:
-        waiting = [stream for stream in self._streams if not stream.over and not stream.problem]
+    def _least(self) -> float:
+        """The clock that is furthest behind among those who want something."""
+        return min((self._times.get(owner, 0.0) for owner in self._there()), default=0.0)
+
+    def _placed(self) -> set[str]:
+        """Who has something at work for which there are nodes."""
+        return {stream.owner for stream in self._streams if stream.share not in self._nowhere}
+
+    def _waiting(self) -> list[Stream]:
+        """Those that may have more tasks, for which there are nodes."""
+        return [
+            stream
+            for stream in self._streams
+            if not stream.over and not stream.problem and stream.share not in self._nowhere
+        ]
+
+    def _ready(self, share: Share | None = None) -> list[Stream]:
+        waiting = self._waiting()
         if any(stream.alone is not self._alone for stream in waiting) and self.clock() - self._turn > PATIENCE:
             return []  # the others have waited long enough
         return [
-            stream for stream in waiting if stream.alone is self._alone and self._count[stream.owner] < self.in_flight
+            stream
+            for stream in waiting
+            if stream.alone is self._alone
+            and (share is None or stream.share == share)
+            and self._count[stream.owner] < self.in_flight
         ]
 
     def _rank(self, stream: Stream) -> tuple[float, float, float]:
@@ -278,15 +391,17 @@ class FairQueue:
 
     def _job(self, stream: Stream) -> AnyJob | None:
         try:
-            job = next(stream.jobs, None)
+            job = stream.again.popleft() if stream.again else next(stream.jobs, None)
         except Exception as problem:  # noqa: BLE001 - it ends this submission, and is raised in its thread
             stream.problem, job = problem, None
         if job is None:
             stream.over = True
             self._changed.notify_all()
-        self._idle = None if job else self._idle
+        if job is not None:
+            self._idle.pop(stream.share, None)
         return job
 
     def _pass(self, stream: Stream, seconds: float) -> None:
+        seconds *= stream.share.weight
         stream.clock += seconds
         self._times[stream.owner] = self._times.get(stream.owner, 0.0) + seconds

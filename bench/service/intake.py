@@ -25,8 +25,15 @@ SOURCE = "suite"  # what stands before line and column in messages
 SUSPICIOUS = re.compile(r"[/\\:~\x00]|^\.")
 PLACES = {"path", "file", "weights", "factory", "uri", "tracking_uri", "url", "repository"}
 TRUST = {"trusted"}  # of adapters whose files can run code
-RESOURCES = {"cpus_per_worker", "gpus_per_worker"}  # they belong to whoever runs the service
-LIMITS = {"threads": 64, "batch_size": 65_536, "timeout": 86_400, "retries": 10}
+LEAST = {"cpus_per_worker": 0.25}  # each worker is a process with a model loaded
+LIMITS = {
+    "cpus_per_worker": 256,
+    "gpus_per_worker": 16,
+    "threads": 64,
+    "batch_size": 65_536,
+    "timeout": 86_400,
+    "retries": 10,
+}
 
 
 def accept(content: bytes) -> Suite:
@@ -60,9 +67,8 @@ def _refused(document: Document) -> Iterator[Finding]:
         )
     resources = data.get("resources")
     for key, value in resources.items() if isinstance(resources, dict) else ():
-        if key in RESOURCES:
-            message = "is decided by whoever runs the service: remove it"
-            yield document.find(("resources", key), message, of_key=True)
+        if key in LEAST and isinstance(value, int | float) and value < LEAST[key]:
+            yield document.find(("resources", key), f"at least {LEAST[key]} here, got {describe(value)}")
         elif key in LIMITS and isinstance(value, int | float) and value > LIMITS[key]:
             yield document.find(("resources", key), f"at most {LIMITS[key]} here, got {describe(value)}")
     for top in ("models", "datasets", "evaluations"):

@@ -3,14 +3,15 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
-from bench.cluster import RayPool
 from bench.dispatch import Event, Lost, Ready
 from bench.errors import GauntletError
+from bench.fingerprint import Fingerprint
 from bench.jobs import AnyJob, FitJob, TaskJob, TrainJob
+from bench.pool import RayPool
 from bench.run import Stopped
 from bench.service.database import State, Submission
 from bench.service.fair import FairQueue, Sink, Ticket
@@ -31,6 +32,9 @@ class Foreman(Protocol):
 
     def carry_out(self, each: "AtWork") -> None:
         """From its text to its leaderboard. Raises Stopped, and what the engine raises."""
+
+    def hardware(self, resources: Resources, waits: Callable[[str], None], canceled: Callable[[], bool]) -> Fingerprint:
+        """Of the nodes where its timings will be made; waits for one. Raises Canceled."""
 
     def note(self, job: AnyJob, outcome: Outcome) -> None:
         """How long a task took, for estimates."""
@@ -80,8 +84,11 @@ class AtWork(threading.Thread):
         self._foreman.queue.dispatch(
             self.row.owner, self.row.id, jobs, told,
             resources=resources, progress=progress, canceled=canceled, alone=alone,
-            abandoned=lambda: self.wish == "cancel",
+            abandoned=lambda: self.wish == "cancel", waits=self.watch.waits,
         )  # fmt: skip
+
+    def hardware(self, resources: Resources, canceled: Callable[[], bool]) -> Fingerprint:
+        return self._foreman.hardware(resources, self.watch.waits, canceled)
 
     def _tell(self, job: AnyJob, outcome: Outcome, attempts: int, ended: float) -> None:
         """To the log and the trace. ended: when the worker's answer was there."""
@@ -110,6 +117,9 @@ class TicketPool:
 
     def start(self) -> int:
         return self._pool.start()
+
+    def start_as(self, options: Mapping[str, Any]) -> int:
+        return self._pool.start_as(options)
 
     def submit(self, worker: int, job: Ticket) -> None:
         inner = job.job

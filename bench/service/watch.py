@@ -20,6 +20,14 @@ class Watch:
         self._at_start = 0
         self._told: tuple[int, int, int, float | None] | None = None
         self.failed = 0
+        self.lacks = ""  # why it waits for a node
+        self._lacked = ""  # what was told of that
+
+    def waits(self, text: str) -> None:
+        """It waits for a node, and why; nothing: it waits no more."""
+        if text != self.lacks:
+            self._lines.append(f"{text}: waits for one" if text else "there is a node for it: goes on")
+        self.lacks = text
 
     def note(self, text: str) -> None:
         self._lines.append(text)
@@ -37,6 +45,13 @@ class Watch:
         with self._lock:
             if label in self._totals:  # news of a training may come when the next phase has begun
                 self._totals[label] = (self._totals[label][0], done)
+
+    def lacking(self) -> str | None:
+        """Why it waits for a node, or that it does not; None where nothing has changed."""
+        if self.lacks == self._lacked:
+            return None
+        self._lacked = self.lacks
+        return self._lacked
 
     def lines(self) -> list[str]:
         """Lines since the last call."""

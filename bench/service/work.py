@@ -10,13 +10,13 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from bench.errors import OperatorError
-from bench.service.database import Attempt, Database, Lease, Outbox, State, Submission, Usage
+from bench.service.database import Attempt, Database, Lease, Outbox, State, Submission, Usage, User
 from bench.service.queue import Quotas, day, say, storable
 
 TERM = 15.0  # seconds that a lease lasts without being renewed
@@ -92,7 +92,7 @@ class Work:
             ).first()
             if chosen is None:
                 return None
-            chosen.state, chosen.started, chosen.wish = State.RUNNING, now, None
+            chosen.state, chosen.started, chosen.wish, chosen.message = State.RUNNING, now, None, ""
             session.add(Attempt(submission=chosen.id, epoch=self.epoch, began=now))
             say(session, chosen.id, "state", State.RUNNING, now)
             return chosen
@@ -121,6 +121,12 @@ class Work:
             change = update(Submission).where(Submission.id == submission)
             session.execute(change.values(done=done, failed=failed, total=total, eta=eta))
 
+    def lacks(self, submission: str, text: str) -> None:
+        """For what kind of node it waits; nothing: for none."""
+        with self._acting() as session:
+            change = update(Submission).where(Submission.id == submission)
+            session.execute(change.values(message=storable(text[:NOTE])))
+
     def note(self, submission: str, text: str) -> None:
         with self._acting() as session:
             say(session, submission, "note", text[:NOTE], self._clock())
@@ -136,11 +142,32 @@ class Work:
             else:
                 found.seconds, found.tasks = found.seconds + seconds, found.tasks + tasks
 
+    def remember(self, ahead: Mapping[str, float]) -> None:
+        """How far users' clocks are ahead of the one that is furthest behind; who is not among them is not ahead."""
+        with self._acting() as session:
+            known = _ahead(session)
+            changed = [
+                {"name": owner, "ahead": ahead.get(owner, 0.0)}
+                for owner in {**known, **ahead}
+                if known.get(owner) != ahead.get(owner)
+            ]
+            if changed:
+                session.execute(update(User), changed)
+
+    def ahead(self) -> dict[str, float]:
+        """What the last dispatcher remembered."""
+        with self._database.reading() as session:
+            return _ahead(session)
+
     def end(self, submission: str, state: State, message: str = "", *, publish: bool = False) -> None:
-        """It has come to an end, or is paused. publish: MLflow has to be told of its results."""
+        """It has come to an end, or is paused or put back: then what its user wants by now counts, who may have changed
+        their mind. publish: MLflow has to be told of its results. Told twice, after a doubt, is told once."""
         with self._acting() as session:
             now = self._clock()
             found = session.get_one(Submission, submission)
+            if found.state != State.RUNNING:
+                return
+            state = _wanted(found) if state in (State.PAUSED, State.QUEUED) else state
             found.state, found.wish, found.message, found.eta = state, None, storable(message[:NOTE]), None
             found.ended = None if state in (State.PAUSED, State.QUEUED) else now
             session.execute(
@@ -216,10 +243,19 @@ class Work:
             left.state, left.ended = State.FAILED, now
             left.message = f"{cut} dispatchers in a row have died while it ran"
         else:
-            left.state = {"cancel": State.CANCELED, "pause": State.PAUSED}.get(left.wish or "", State.QUEUED)
+            left.state = _wanted(left)
             left.ended = now if left.state == State.CANCELED else None
         left.wish = None
         say(session, left.id, "state", left.state, now)
+
+
+def _ahead(session: Session) -> dict[str, float]:
+    return {row.name: row.ahead for row in session.scalars(select(User).where(User.ahead > 0))}
+
+
+def _wanted(submission: Submission) -> State:
+    """What becomes of one that is not at work any more and has not ended."""
+    return {"cancel": State.CANCELED, "pause": State.PAUSED}.get(submission.wish or "", State.QUEUED)
 
 
 def _of(submission: Submission) -> ColumnElement[bool]:

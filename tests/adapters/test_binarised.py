@@ -1,5 +1,7 @@
 """The binarised family: its variants are what the paper calls them, and their bits are bits."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -109,20 +111,24 @@ def test_its_operations_are_counted_and_nothing_is_left_out(models, variant):
 
 
 def test_xnor_nets_factors_are_the_mean_magnitudes_and_survive_the_loss_of_the_magnitudes():
-    made = adapter(channel_scaling=True)
-    net = made.net().train()
-    x = torch.rand(8, 1, 8, 8)
-    net(x)
-    expected = net.conv3.weight.abs().mean((1, 2, 3))
-    assert torch.allclose(net.conv3.alpha, expected)
-    again = made.build(_bytes(made, net.eval()))
+    made = adapter(channel_scaling=True, train={"epochs": 2, "learning_rate": 0.05})
+    nets, keep = [], made.stored
+    object.__setattr__(made, "stored", lambda net: nets.append(copy.deepcopy(net)) or keep(net))
+    weights = made.training().train(Digits(split="train").load(), None, 0, Quiet())
+    net, x = nets[0], Digits(split="test").load().fetch(np.arange(50))
+    for layer in (net.conv2, net.conv3):  # of the weights that the last step left, not of those before it
+        torch.testing.assert_close(layer.alpha, layer.weight.detach().abs().mean((1, 2, 3)), rtol=0, atol=0)
+    signs = [torch.where(layer.weight >= 0, 1.0, -1.0) for layer in (net.conv2, net.conv3)]
+    with torch.no_grad():
+        a = torch.where(net.norm2(net.conv1(x).relu()) >= 0, 1.0, -1.0)
+        b = F.conv2d(a, signs[0] * net.conv2.weight.abs().mean((1, 2, 3), keepdim=True), stride=2).relu()
+        c = torch.where(net.norm3(b) >= 0, 1.0, -1.0)
+        d = F.conv2d(c, signs[1] * net.conv3.weight.abs().mean((1, 2, 3), keepdim=True))
+        last = torch.where(net.linear.weight >= 0, 1.0, -1.0)
+        expected = net.norm4(d).relu().flatten(1) @ last.T
+    again = made.build(weights)
+    torch.testing.assert_close(again.logits(x), expected, rtol=1e-4, atol=1e-4)
     assert torch.equal(again.logits(x), net(x))
-
-
-def _bytes(made: Binarised, net: nn.Module) -> bytes:
-    from adapters.torch_classifier import state_to_bytes
-
-    return state_to_bytes(made.stored(net))
 
 
 def test_stochastic_weights_are_drawn_with_the_hard_sigmoid():

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from adapters.cnn import Cnn
 from adapters.growl import Growl
@@ -12,9 +13,9 @@ from adapters.monte_carlo_quantised import MonteCarloQuantised
 from adapters.pruned_channels import PrunedChannels
 from adapters.pruned_weights import PrunedWeights
 from adapters.quantised import Quantised
-from bench.contracts import Adapter, datasets
+from bench.contracts import Adapter, adapters, datasets
 from bench.data import ROOT
-from bench.errors import SuiteError
+from bench.errors import PluginError, SuiteError
 from bench.saliency import CRITERIA
 from bench.suite import parse
 from tests.adapters.families import Quiet
@@ -53,6 +54,26 @@ def test_a_mistake_in_the_model_that_is_compressed_is_told_where_it_stands(adapt
     text = f"name: bad\nmodels:\n  - name: a\n    adapter: {adapter}\n    args: {{model: {model}, target: onnx}}\n"
     with pytest.raises(SuiteError, match=r"models\[0\]\.args\.model\.args\.widht: unknown key 'widht'"):
         parse(text.encode(), "bad.yaml", Path())
+
+
+@pytest.mark.parametrize(
+    ("family", "inside", "args", "message"),
+    [
+        ("pruned_channels", "binarised", {}, "compressed already"),
+        ("pruned_channels", "block_drop", {}, "BlockDrop is no nn.Sequential"),
+        ("growl", "cnn", {"hidden": []}, "no linear layer but its last"),
+        ("quantised", "doubly_nested", {}, "no layer between"),
+        ("packed", "cnn", {}, "no binary convolutions"),
+        ("packed", "binarised", {"variant": "S"}, "drawn at every pass"),
+    ],
+)
+def test_a_net_that_cannot_be_compressed_is_refused_when_the_suite_is_read(
+    family: str, inside: str, args: dict[str, object], message: str
+) -> None:
+    before = torch.get_rng_state()
+    with pytest.raises((ValidationError, PluginError), match=f"model: .*{message}"):
+        adapters.build(family, {"model": {"adapter": inside, "args": {"data": {"dataset": "digits"}, **args}}})
+    assert torch.equal(torch.get_rng_state(), before), "looking at its layers draws nothing"
 
 
 @pytest.mark.slow

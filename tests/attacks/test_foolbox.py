@@ -1,6 +1,9 @@
 """attacks/foolbox.py: parameters, starting points, starts per sample, strength against Foolbox itself."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -22,7 +25,7 @@ from tests.attacks import digits
         ("ddn", {"steps": "10"}, "valid integer"),
         ("ddn", {"steps": 0}, "greater than or equal to 1"),
         ("ddn", {"gamma": float("nan")}, "finite"),
-        ("ddn", {"norm": "linf"}, "works in l2, not in linf"),
+        ("ddn", {"norm": "linf"}, "has no norm 'linf'"),
         ("virtual_adversarial", {}, "Field required"),
         ("boundary", {"init_attack": "foolbox.salt_and_peper_noise"}, "did you mean 'foolbox.salt_and_pepper_noise'"),
         ("boundary", {"tensorboard": "logs"}, "nothing is written"),
@@ -119,3 +122,11 @@ def test_a_model_that_changes_its_mind_about_a_starting_point_ends_no_batch() ->
     assert moved.shape == x.shape
     assert (moved >= 0).all()
     assert (moved <= 1).all()
+
+
+def test_no_program_called_git_is_needed() -> None:
+    """GitPython, which Foolbox imports, refuses to be imported without one, as in a container."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_PYTHON")}
+    words = [sys.executable, "-c", "import attacks.foolbox"]
+    done = subprocess.run(words, env={**environment, "PATH": ""}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

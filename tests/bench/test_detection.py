@@ -149,7 +149,7 @@ def test_the_attack_is_a_part_of_the_identity(store: Store) -> None:
     [
         ({"outliers": {"dataset": "notmnist"}}, "either `outliers:`"),
         ({"adversarial": None}, "either `outliers:`"),
-        ({"adversarial": {**PGD, "epsilons": [0.1, 0.2]}}, "exactly one epsilon, got 2"),
+        ({"adversarial": {**PGD, "epsilons": [0.1, 0.2]}}, "takes one: name the detector once for each"),
     ],
 )
 def test_a_detector_has_one_kind_of_outliers(entry: dict, message: str) -> None:

@@ -11,6 +11,7 @@ from adapters.cnn import Cnn
 from adapters.torch_classifier import state_from_bytes, state_to_bytes
 from bench import models, tracking
 from bench.contracts import adapters
+from bench.errors import PluginError
 from bench.plan import ModelRef
 from bench.runs import Run
 from bench.verbs import register_trained
@@ -75,6 +76,22 @@ def test_the_same_weights_are_registered_once_and_others_are_the_next_version(
     other = run_with(tmp_path / "b", suite, a_cnn("cnn"), weights=changed(small_cnn()), trained="t")
     register_trained(other, mlflow_file)
     assert [one.version for one in models.list_models(mlflow_file) if one.name == f"{suite}.cnn"] == [2, 1]
+
+
+def test_what_stands_there_already_is_found_without_building_it(
+    tmp_path: Path, suite: str, mlflow_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_with(tmp_path, suite, a_cnn("cnn"), weights=small_cnn(), trained="t")
+    register_trained(run, mlflow_file)
+
+    def build(self: Cnn, weights: bytes | None) -> None:
+        raise PluginError("built")
+
+    monkeypatch.setattr(Cnn, "build", build)
+    assert register_trained(run, mlflow_file)[0].startswith("trained models registered")
+    assert versions(suite, mlflow_file) == {f"{suite}.cnn": 1}
+    other = run_with(tmp_path / "b", suite, a_cnn("cnn"), weights=changed(small_cnn()), trained="t")
+    assert register_trained(other, mlflow_file) == [f"not registered: {suite}.cnn: built"]
 
 
 def test_what_nobody_trained_here_is_left_out(tmp_path: Path, suite: str, mlflow_file: str) -> None:

@@ -1,18 +1,14 @@
-"""Suites: what is accepted, what it becomes, and how each mistake is told."""
+"""Suites: what is accepted, and what it becomes. How mistakes are told is in test_suite_mistakes.py."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from bench import suite as suites
 from bench.contracts import Norm, adapters
 from bench.errors import PluginError, SuiteError
 from bench.suite import Suite, load, parse, to_yaml
-from bench.suite_yaml import compose, write
 from tests.bench import suite_plugins
 
 GOOD = """\
@@ -99,167 +95,6 @@ def test_the_metrics_of_a_suite_are_known_before_it_runs(tmp_path: Path) -> None
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "expected"),
-    [
-        (
-            "attack: t_lib.near",
-            "attack: t_endless, epsilons: [1]",
-            "budget: is missing: 't_endless' says neither how many",
-        ),
-        (
-            "attack: t_lib.near",
-            "attack: t_endless, epsilons: [1], budget: {queries: 5}, goal: random",
-            "goal: 't_endless' needs all classes of the model, and a goal with a target leaves a choice of two",
-        ),
-        ("args: {steps: 5}", "goal: nearest", "goal: must be "),
-        ("args: {steps: 5}", "budget: {queries: 0}", "budget.queries: must be at least 1, got 0"),
-        (
-            "args: {steps: 5}",
-            "budget: {quries: 1, queries: 2}",
-            "budget.quries: unknown key 'quries' - did you mean 'queries'?",
-        ),
-        ("args: {steps: 5}", "budget: {}", "a budget limits `gradients`, `queries` or `seconds`: give one of them"),
-        ("name: mine", "name: My Suite", "1:7: name: must be lower-case letters, digits, '-' and '_'"),
-        ("name: mine", "name: 3", "1:7: name: must be text, got 3 (put it in quotes)"),
-        ("name: mine", "nam: mine", "1:1: nam: unknown key 'nam' - did you mean 'name'? (keys here: name, seed,"),
-        ("name: mine", "name: mine\nseed: '1'", "2:7: seed: must be a whole number, got '1' (numbers are written"),
-        ("name: mine", "name: mine\nseed: 010", "2:7: seed: must be a whole number, got '010'"),
-        ("name: mine", "name: mine\nseed: 1.5", "2:7: seed: must be a whole number, got 1.5"),
-        ("name: mine", "name: mine\nseed: -1", "2:7: seed: must be at least 0, got -1"),
-        ("name: mine", "name: mine\nname: b", "2:1: name: the key 'name' stands twice (first in line 1): remove one"),
-        ("limit: 100", "limit: 0", "8:30: datasets[0].limit: must be greater than 0, got 0"),
-        ("limit: 100", "stratified: yes", "8:35: datasets[0].stratified: must be true or false, got 'yes'"),
-        ("limit: 100", "split: tset", "8:30: datasets[0].split: 't_dots' has no split 'tset' - did you mean 'test'?"),
-        ("attack: t_step", "attack: t_stop", "11:16: evaluations.attacks[0].attack: no attack 't_stop' - did you mean"),
-        (
-            "attack: t_step, ",
-            "",
-            "11:7: evaluations.attacks[0].attack: is missing: The attack (`gauntlet list attacks`)",
-        ),
-        ("norm: linf, ", "", "11:7: evaluations.attacks[0].norm: is missing: How distance is measured: l0, l1, l2 or"),
-        ("norm: linf", "norm: linff", "'linff' - did you mean 'linf'? (it has: linf, l2)"),
-        (
-            "norm: l2}",
-            "norm: linf}",
-            "12:34: evaluations.attacks[1].norm: 't_lib.near' has no norm 'linf' (it has: l2)",
-        ),
-        (".1]", "0]", "epsilons[2]: must be greater than 0, got 0"),
-        (".1]", "8/255]", "epsilons: 0.0313725 stands twice: remove one"),
-        (".1]", ".03137255]", "are both 0.0313725 in metric names (6 digits): remove one"),
-        (".1]", "x]", "epsilons[2]: must be a number, got 'x'"),
-        ("[8/255, 1e-3, .1]", ".1", "epsilons: must be a list (`[a, b]`, or one `- ...` on each line), got 0.1"),
-        ("epsilons: [8/255, 1e-3, .1], ", "", "epsilons: is missing: 't_step' needs the radii of the ball"),
-        ("epsilons", "epsilon", "unknown key 'epsilon' - did you mean 'epsilons'?"),
-        ("steps: 5", "steps: 0", "args.steps: must be at least 1, got 0"),
-        ("steps: 5", "step: 5", "args.step: unknown key 'step' - did you mean 'steps'? (keys here: norm, steps,"),
-        ("steps: 5", "norm: l2", "args.norm: belongs beside `attack:`, not under `args:`"),
-        ("args: {steps: 5}", "steps: 5", "attacks[0].steps: is an argument of 't_step': put it under `args:`"),
-        ("args: {steps: 5}", "args: 5", "attacks[0].args: must be a mapping (`key: value`), got 5"),
-        ("width: 8", "width: 8.5", "5:19: models[0].args.width: must be a whole number, got 8.5"),
-        (
-            "width: 8",
-            "size: min",
-            "size: must be a whole number, got 'min' (numbers are written like 3, .5, 1e-3",
-        ),
-        ("width: 8", "bounds: [0, x]", "args.bounds[1]: must be a number, got 'x'"),
-        ("width: 8", "data: {dataset: t_dost}", "args.data.dataset: no dataset 't_dost' - did you mean 't_dots'?"),
-        ("width: 8", "weights: w.pt", "args.weights: no file 'w.pt'"),
-        (
-            "t_net\n    args",
-            "t_net\n    registered: x\n    args",
-            "has one of `adapter:` (built here), `recipe:` (trained here) and `registered:`",
-        ),
-        ("{name: other, adapter: t_net}", "{name: other}", "6:5: models[1]: a model has one of `adapter:`"),
-        ("{name: other, adapter: t_net}", "other", "6:5: models[1]: must be a mapping (`key: value`), got 'other'"),
-        (
-            "name: other",
-            "name: net",
-            "6:12: models[1].name: two models are called 'net' (the other: line 3): add a `name:`",
-        ),
-        ("{probe: t_count, name: again}", "t_count", "probes[1].name: two evaluations are called 't_count' (the other"),
-        ("name: again", "name: a/b", "probes[1].name: must be letters, digits, '_', '.' and '-', and start with"),
-        ("name: again", "name: worst", "probes[1].name: 'worst' is the engine's own: add a different `name:`"),
-        (
-            "[t_count, ",
-            "[t_cuont, ",
-            "13:12: evaluations.probes[0].probe: no probe 't_cuont' - did you mean 't_count'?",
-        ),
-        ("args: {weight: 2}", "args: {}", "detectors[0].args.weight: is missing"),
-        ("split: train", "split: tra", "outliers.split: 't_dots' has no split 'tra' - did you mean 'train'?"),
-        ("attack: t_lib.near", "attack: t_broken, epsilons: [1]", "attack: returns NaN: use 't_step' instead"),
-        (
-            "linf/worst/0.1",
-            "linf/worst/0.2",
-            "17:29: leaderboard.columns[1]: this suite yields no metric 'robust_accurac",
-        ),
-        (
-            "t_count/all",
-            "t_count/al",
-            "18:12: leaderboard.rank_by: this suite yields no metric 't_count/al' - did you mean",
-        ),
-        ("[clean_accuracy,", "[median_distance/l2/near,", "'median_distance/l2/near' stands twice: remove one"),
-        ("name: mine", "name: mine\nresources: {gpus_per_worker: .3}", "must be 0, .2, .25, .5 or a whole number"),
-        ("name: mine", "name: mine\nresources: {timeout: 0}", "2:22: resources.timeout: must be greater than 0, got 0"),
-        ("name: mine", "name: mine\nplugins: [x.py]", "2:11: plugins[0]: plugin 'x.py' cannot be loaded here"),
-    ],
-)
-def test_a_mistake_is_told_once_with_its_place_and_what_would_be_right(
-    old: str, new: str, expected: str, tmp_path: Path
-) -> None:
-    found = mistakes(change((old, new)), tmp_path)
-    told = [mistake for mistake in found if expected in mistake]
-    assert len(told) == 1, found
-    assert told[0].startswith("s.yaml:")
-    assert len(found) == 1, found
-
-
-def test_mistakes_of_every_stage_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
-    text = change(
-        ("adapter: t_net\n", "adapter: t_nt\n"),
-        ("limit: 100", "limit: x"),
-        ("norm: linf", "norm: l0"),
-        ("again", "!a b"),
-    )
-    found = mistakes(text + "typo: 1\n", tmp_path)
-    assert [mistake.split(":")[1] for mistake in found] == ["4", "8", "11", "13", "19"]
-
-
-def test_a_word_on_the_command_line_wins(tmp_path: Path) -> None:
-    overrides = ["models[0].args.width=32", "resources.batch_size=8", "evaluations.attacks[0].epsilons=[1/4]", "seed=7"]
-    found = suite(GOOD.replace("worst/0.1", "worst/0.25"), tmp_path, overrides=overrides)
-    assert (found.models[0].args["width"], found.resources.batch_size, found.seed) == (32, 8, 7)
-    assert found.evaluations.attacks[0].epsilons == (0.25,)
-
-
-@pytest.mark.parametrize(
-    ("override", "expected"),
-    [
-        ("seed", "--set seed: must be KEY=VALUE such as `models[0].args.width=8`, got 'seed'"),
-        ("=1", "--set : must be KEY=VALUE"),
-        ("a..b=1", "--set a..b: must be KEY=VALUE"),
-        ("sed=1", "--set sed: sed: unknown key 'sed' - did you mean 'seed'?"),
-        ("resorces.retries=1", "--set resorces.retries: resorces: unknown key 'resorces' - did you mean 'resources'?"),
-        ("resources.timeout=0", "--set resources.timeout: resources.timeout: must be greater than 0, got 0"),
-        ("models[2].name=x", "--set models[2].name: models[2].name: there is no [2]: `models` has 2 entries, counted"),
-        ("models.name=x", "there is no 'name': `models` is a list: write models[0]"),
-        ("name[0]=x", "--set name[0]: name[0]: there is no [0]: `name` is 'mine'"),
-        ("seed=*x", "--set seed: seed: alias *x: aliases are refused"),
-        ("seed=[", "--set seed: seed: not YAML: "),
-        ("models[0].args.widht=1", "models[0].args.widht: unknown key 'widht' - did you mean 'width'?"),
-    ],
-)
-def test_a_wrong_word_on_the_command_line_is_told_as_such(override: str, expected: str, tmp_path: Path) -> None:
-    found = mistakes(GOOD, tmp_path, overrides=[override])
-    assert len(found) == 1
-    assert expected in found[0]
-    assert found[0].startswith("--set ")
-
-
-def test_a_word_on_the_command_line_mends_what_the_file_has_wrong(tmp_path: Path) -> None:
-    assert suite("seed: x\n" + GOOD, tmp_path, overrides=["seed=1"]).seed == 1
-
-
 def test_a_registered_model_is_checked_by_the_adapter_of_the_registry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,48 +136,6 @@ def test_load_reads_a_file_and_names_it_as_it_was_given(tmp_path: Path, monkeypa
         SuiteError, match=r"^mine\.yaml:11:16: evaluations\.attacks\[0\]\.attack: no attack 't_stpe' - did"
     ):
         load(Path("mine.yaml"))
-
-
-PLACES = sorted((keys for keys in compose(GOOD, "s.yaml").value_places if keys), key=str)
-JUNK = st.sampled_from(
-    [None, True, -1, 0, 3, 0.5, 1e300, 10**80, "", "x", "t_step", "net", "../..", "a/b.py", [], {}, [[]], [{}]]
-) | st.sampled_from([{"attack": "t_step"}, {"dataset": "t_dots", "args": {"path": ["x"]}}, {"norm": "l2", "x": {}}])
-
-
-def put(data: dict[str, object], keys: Sequence[str | int], junk: object) -> None:
-    """Replace a value, if an earlier replacement has not removed its place."""
-    target: object = data
-    try:
-        for key in keys[:-1]:
-            target = target[key]  # type: ignore[index]
-        target[keys[-1]] = junk  # type: ignore[index]
-    except (KeyError, IndexError, TypeError):
-        return
-
-
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.sampled_from(PLACES), JUNK), min_size=1, max_size=3))
-def test_whatever_stands_anywhere_is_accepted_or_told_with_a_place(
-    tmp_path: Path, changes: list[tuple[tuple[str | int, ...], object]]
-) -> None:
-    data = compose(GOOD, "s.yaml").data
-    for keys, junk in changes:
-        put(data, keys, junk)
-    told = ()
-    try:
-        found = suite(write(data), tmp_path)
-    except SuiteError as error:
-        told = error.mistakes
-    assert told or suite(to_yaml(found), tmp_path) == found
-    assert all(mistake.where.startswith("s.yaml:") and mistake.message for mistake in told)
-
-
-@pytest.mark.parametrize("entry", ["{{name: m{}, adapter: t_nett}}", "{{nam: m, adapter: t_{}}}", "{{m{}: 1}}", "m{}"])
-def test_a_megabyte_of_mistakes_is_told_in_seconds(entry: str, tmp_path: Path) -> None:
-    models = "".join(f"  - {entry.format(number)}\n" for number in range(25_000))
-    start = time.process_time()
-    assert mistakes(f"name: x\nmodels:\n{models}", tmp_path)
-    assert time.process_time() - start < 10
 
 
 def test_a_baseline_is_a_model_of_the_suite_and_gives_ratios_as_columns(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from bench import plugins
+from bench import plugins, verbs
 from bench.contracts import adapters
 from bench.errors import SuiteError
 from bench.suite import json_schema, load, parse, to_yaml
@@ -83,6 +83,20 @@ def test_a_mistake_of_a_profile_is_told_where_the_profile_stands(tmp_path: Path)
     assert "`models` has 1 entries" in mistakes(nowhere, tmp_path, profile="wrong")[0]
     badly = text.replace("    models[0].recipe.width: 1\n", "    '[width': 1\n")
     assert "must be the path of a key" in mistakes(badly, tmp_path, profile="wrong")[0]
+
+
+def test_the_mistakes_of_all_profiles_are_told_at_once_each_once(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(RECIPE.replace("1/1", "3").replace("limit: 200", "limit: 0").replace("[.1]", "[x]"))
+    with pytest.raises(SuiteError) as raised:
+        verbs.check_suite(path, [], None)
+    assert [str(mistake).removeprefix(f"{path}:").split(" ")[0] for mistake in raised.value.mistakes] == [
+        "8:51:",
+        "11:24:",
+        "15:29:",
+    ]
+    path.write_text(RECIPE.replace("1/1", "3"))
+    assert verbs.check_suite(path, [], "full").datasets[0].limit == 200
 
 
 def test_an_unknown_profile_is_an_error_with_the_nearest_name(tmp_path: Path) -> None:

@@ -182,8 +182,6 @@ def test_what_a_model_does_not_bear_is_an_error_that_says_so() -> None:
 def test_the_option_belongs_to_the_attack_of_a_suite_and_to_the_key_of_its_records() -> None:
     entry: dict[str, Any] = {"attack": "pgd", "norm": "linf", "epsilons": [0.1]}
     assert AttackSpec.model_validate(entry | {"gradient_passes": "bfloat16"}).build().swift
-    with pytest.raises(PluginError, match=r"'fgsm' asks the model itself.*gradient_passes: compiled"):
-        AttackSpec.model_validate(entry | {"attack": "fgsm", "gradient_passes": "compiled"}).build()
     with pytest.raises(ValidationError, match="gradient_passes"):
         AttackSpec.model_validate(entry | {"gradient_passes": "float64"})
     refs = [EvaluationRef(label="a", plugin="pgd", kind=Kind.ATTACK, gradient_passes=kind) for kind in GradientPasses]

@@ -11,7 +11,8 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
-from bench.cluster import Share, cluster
+from bench.cluster import cluster
+from bench.placement import Share
 from tests.journeys.conftest import Project
 
 SLOW = [{"attack": "lab_shove", "name": "shove", "norm": "linf", "epsilons": [0.1], "args": {"pause": 0.5}}]
@@ -62,7 +63,7 @@ def test_a_node_killed_in_mid_run_loses_no_task(project: Project, two_nodes: Clu
 
 def test_a_local_ray_listens_on_loopback_only():
     with cluster(None, 1, Share()) as ours:
-        assert ours.workers == 1
+        assert ours.room() == 1
         me = psutil.Process()
         family = [me, *me.children(recursive=True)]
         listening = [

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from bench.dispatch import Canceled
+from bench.placement import Share
 from bench.records import Reason
 from bench.service.fair import PATIENCE, SLACK, FairQueue, Ticket
 from bench.service.watch import Watch
@@ -160,12 +161,12 @@ def test_workers_are_kept_for_a_while_and_given_up_for_timings():
     house.queue.turn(0)
     house.serve(10)
     house.join("work")
-    assert house.queue.linger()
+    assert house.queue.linger(Share())
     house.now += 100
-    assert not house.queue.linger()
+    assert not house.queue.linger(Share())
     house.submit("bob", "timing", jobs("t", 1), alone=True)
     house.now += 1
-    assert not house.queue.linger()
+    assert not house.queue.linger(Share())
 
 
 def test_how_far_a_training_or_a_fit_is_is_told_to_whose_it_is():
@@ -328,6 +329,28 @@ def test_who_was_away_has_no_arrears():
     house.submit("bob", "b1", jobs("b", 100))
     got = house.serve(30, workers=1)
     assert abs(got["ann"] - got["bob"]) <= 2
+
+
+def test_who_had_most_waits_as_long_when_the_dispatcher_has_been_killed_and_who_was_away_earns_nothing_by_it():
+    first = House()
+    first.queue.go_on({"old": 7.0})
+    assert first.queue.ahead() == {"old": 7.0}, "nobody is there: nothing has changed"
+    first.submit("ann", "a1", jobs("a", 200))
+    first.serve(100, workers=1)
+    first.queue.waits(["bob"])  # who came late, and has no arrears
+    first.submit("bob", "b1", jobs("b", 200))
+    first.queue.waits(["bob", "cid"])
+    first.serve(30, workers=1)  # ann's and bob's, for cid's is not taken up yet
+    assert first.queue.ahead() == {"ann": 15.0, "bob": 15.0}
+
+    second = House()
+    second.queue.go_on(first.queue.ahead())
+    second.queue.waits(["ann", "bob", "cid", "dan"])  # dan has come meanwhile, and gains nothing by having idled
+    second.submit("ann", "a1", jobs("a", 200))
+    for name in ("bob", "cid", "dan"):
+        second.submit(name, f"{name}1", jobs(name, 200))
+    assert second.serve(30, workers=1) == {"cid": 15.0, "dan": 15.0}
+    assert second.serve(40, workers=1) == dict.fromkeys(("ann", "bob", "cid", "dan"), 10.0)
 
 
 def test_late_news_of_a_training_are_no_news():

@@ -58,7 +58,8 @@ HOSTILE = {
     "a parent folder": (data(dataset="digits", split="..x"), "path"),
     "a huge batch": ({**SUITE, "resources": {"batch_size": 10**9}}, "at most"),
     "many threads": ({**SUITE, "resources": {"threads": 1000}}, "at most"),
-    "a whole node": ({**SUITE, "resources": {"cpus_per_worker": 0.001}}, "whoever runs the service"),
+    "a thousand workers": ({**SUITE, "resources": {"cpus_per_worker": 0.001}}, "at least 0.25"),
+    "a whole rack": ({**SUITE, "resources": {"gpus_per_worker": 1000}}, "at most 16"),
     "markup in a name": ({**SUITE, "name": "<script>"}, "name"),
     "a header in a name": ({**SUITE, "name": "a\r\nSet-Cookie: x"}, "name"),
     "an unknown attack": (

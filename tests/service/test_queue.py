@@ -163,6 +163,30 @@ def test_a_pause_that_was_not_carried_out_yet_is_taken_back_by_resume(queue: Que
     assert work.wishes() == {}
 
 
+@pytest.mark.parametrize(("later", "state"), [("resume", State.QUEUED), ("cancel", State.CANCELED), ("", State.PAUSED)])
+def test_what_a_user_wants_when_a_pause_is_carried_out_counts(
+    queue: Queue, database: Database, clock: Clock, later: str, state: State
+):
+    work = worker(database, clock)
+    made, _ = queue.submit("ann", "s", "t")
+    work.claim({}, sorted)
+    queue.pause(made.id)
+    if later:
+        getattr(queue, later)(made.id)
+    work.end(made.id, State.PAUSED)
+    assert queue.get(made.id).state == state
+
+
+def test_an_end_that_is_told_twice_undoes_nothing(queue: Queue, database: Database, clock: Clock):
+    work = worker(database, clock)
+    made, _ = queue.submit("ann", "s", "t")
+    work.claim({}, sorted)
+    work.end(made.id, State.INCOMPLETE)
+    queue.retry(made.id)
+    work.end(made.id, State.INCOMPLETE)  # the database went away before it could answer
+    assert queue.get(made.id).state == State.QUEUED
+
+
 def test_a_users_own_go_by_priority_and_waiting_makes_up_for_it(queue: Queue, database: Database, clock: Clock):
     old, _ = queue.submit("ann", "old", "t")
     clock.now += 1
@@ -330,3 +354,17 @@ def test_who_waits_are_those_who_have_seconds_left(queue: Queue, database: Datab
     assert sorted(work.waiting()) == ["ann", "bob"]
     work.charge("bob", 61.0, 1)
     assert work.waiting() == ["ann"]
+
+
+def test_users_clocks_outlive_a_dispatcher_that_was_killed(queue: Queue, database: Database, clock: Clock):
+    work = worker(database, clock)
+    assert work.ahead() == {}
+    work.remember({"ann": 12.5, "bob": 0.1})
+    work.remember({"ann": 12.25})
+    clock.now += TERM + 1
+    after = worker(database, clock)
+    assert after.ahead() == {"ann": 12.25}, "bob is not ahead any more"
+    with pytest.raises(LeaseLost):
+        work.remember({"ann": 99.0})
+    after.remember({})
+    assert after.ahead() == {}

@@ -64,8 +64,10 @@ async function enter() {
   const me = await (await ask("GET", "v1/me")).json();
   await look();
   at("me").firstElementChild.textContent = `${me.user}, ${me.role}`;
-  at("mlflow").hidden = !/^(https?:\/\/|\/)/.test(me.mlflow ?? "");
-  if (!at("mlflow").hidden) at("mlflow").href = me.mlflow;
+  for (const name of ["mlflow", "ray"]) {
+    at(name).hidden = !/^(https?:\/\/|\/)/.test(me[name] ?? "");
+    if (!at(name).hidden) at(name).href = me[name];
+  }
   at("door").hidden = true;
   at("me").hidden = at("inside").hidden = false;
   at("drop").hidden = !me.scopes.includes("submit");

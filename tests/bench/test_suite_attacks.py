@@ -1,4 +1,4 @@
-"""Suites whose attacks move several samples together, learn about a model first, or have domains as columns."""
+"""What the attacks of a suite need beyond right arguments, and what an attack that makes outliers may not be."""
 
 from pathlib import Path
 
@@ -8,9 +8,11 @@ import attacks.fgsm
 import attacks.minmax_ensemble
 import attacks.minmax_transformations
 import attacks.minmax_universal
+import attacks.pgd
 import attacks.substitute  # noqa: F401 - all of them register attacks
 from bench.errors import SuiteError
-from bench.suite import Suite, parse
+from bench.suite import AttackSpec, Suite, parse
+from bench.suite_parts import CrafterSpec
 from tests.bench import suite_plugins  # noqa: F401 - registers the model and the data
 
 TEXT = """\
@@ -74,3 +76,51 @@ def test_an_attack_that_learns_is_told_what_from_and_crafts_on_its_own(tmp_path:
     assert "crafted_on: 'substitute' crafts on a model of its own" in mistake(tmp_path, f"{attack}, crafted_on: net}}")
     other = f"{{attack: minmax_ensemble, norm: linf, epsilons: [.1], {on}}}"
     assert "fit_on: 'minmax_ensemble' is not fitted: remove it" in mistake(tmp_path, other)
+
+
+def test_gradients_of_another_precision_are_for_attacks_that_ask_a_copy_of_the_model(tmp_path: Path) -> None:
+    attack = "{{attack: {}, norm: linf, epsilons: [.1], gradient_passes: {}}}"
+    assert suite(tmp_path, attack.format("pgd", "bfloat16")).evaluations.attacks[0].gradient_passes == "bfloat16"
+    found = mistake(tmp_path, attack.format("fgsm", "compiled"))
+    assert "attacks[0].gradient_passes: 'fgsm' asks the model itself: remove it, or take one of " in found
+    assert "gradient_passes: must be 'float32', 'bfloat16' or 'compiled'" in mistake(
+        tmp_path, attack.format("fgsm", "float64")
+    )
+
+
+CRAFTED = TEXT.replace("attacks: [{attack}]", "detectors: [{{detector: t_surprise, args: {{weight: 2}}, {attack}}}]")
+
+
+@pytest.mark.parametrize(
+    ("crafter", "expected"),
+    [
+        ("{attack: pdg, norm: linf, epsilons: [.1]}", "adversarial.attack: no attack 'pdg' - did you mean 'pgd'?"),
+        ("{attack: pgd, norm: linf}", "adversarial.epsilons: is missing: 'pgd' needs the radii of the ball"),
+        ("{attack: pgd, norm: linf, epsilons: [.1, .2]}", "adversarial.epsilons: takes one: name the detector once"),
+        ("{attack: pgd, norm: linf, epsilons: [.1], keep: 8bit}", "adversarial.keep: unknown key 'keep' (keys here:"),
+        ("{attack: pgd, norm: linf, epsilons: [.1], goal: random}", "adversarial.goal: unknown key 'goal'"),
+        ("{attack: pgd, norm: linf, epsilons: [.1], name: p}", "adversarial.name: unknown key 'name'"),
+        ("{attack: pgd, norm: linf, epsilons: [.1], steps: 3}", "adversarial.steps: is an argument of 'pgd': put it"),
+        (
+            "{attack: substitute, norm: linf, epsilons: [.1], args: {attack: fgsm}}",
+            "adversarial.attack: 'substitute' learns about the model first",
+        ),
+        (
+            "{attack: minmax_universal, norm: linf, epsilons: [.1]}",
+            "adversarial.attack: 'minmax_universal' looks for what several domains share",
+        ),
+    ],
+)
+def test_an_attack_that_makes_outliers_has_nothing_that_would_be_ignored(
+    crafter: str, expected: str, tmp_path: Path
+) -> None:
+    text = CRAFTED.format(attack=f"adversarial: {crafter}", block=100, columns="[clean_accuracy]")
+    with pytest.raises(SuiteError) as raised:
+        parse(text.encode(), "s.yaml", tmp_path)
+    [found] = map(str, raised.value.mistakes)
+    assert f"detectors[0].{expected}" in found
+
+
+def test_an_attack_that_makes_outliers_is_that_attack_of_the_suite() -> None:
+    entry = {"attack": "pgd", "norm": "linf", "epsilons": (0.1,), "args": {"steps": 3}}
+    assert CrafterSpec.model_validate(entry).attack_spec == AttackSpec.model_validate(entry)
