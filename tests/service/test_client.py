@@ -68,8 +68,8 @@ def test_another_web_server_is_named_as_such(somebody_else: str):
     ("words", "code", "told"),
     [
         (["submissions", "--state", "qeued"], 2, "--state: no 'qeued' - did you mean 'queued'?"),
-        (["prioritise", "x", "11"], 2, "-10<=x<=10"),
-        (["prioritise", "x", "high"], 2, "not a valid int"),
+        (["prioritise", "x", "11"], 2, "for 'PRIORITY': "),
+        (["prioritise", "x", "high"], 2, "for 'PRIORITY': Input should be a valid integer"),
         (["cancel", "nothing-here"], 1, "no submission 'nothing-here'"),
         (["watch", "../x"], 1, "Not Found"),
         (["failures", "nothing-here"], 1, "no submission 'nothing-here'"),
