@@ -206,9 +206,9 @@ def listed(lines: list[dict[str, Any]], form: Format) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in lines[0] if lines else ():
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading == "id")  # which is there to be copied
     for line in lines:
-        table.add_row(*(str(value) for value in line.values()))
+        table.add_row(*("" if value is None else str(value) for value in line.values()))
     Console(soft_wrap=not sys.stdout.isatty()).print(table, highlight=False, markup=False)
 
 

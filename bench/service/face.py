@@ -61,7 +61,8 @@ def face(
     MLflow in which models are registered. pages: the address at which users see MLflow's pages; ray_pages: at which
     administrators see Ray's."""
     app = FastAPI(
-        title="Gauntlet", version=__version__, docs_url=None, redoc_url=None, responses=shapes.PROBLEMS,
+        title="Gauntlet", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False,
+        responses=shapes.PROBLEMS,
         description="Submit suites, watch them, fetch what came out. Every request bears a token.",
         generate_unique_id_function=lambda route: route.name,  # what a generated client calls its functions
     )  # fmt: skip

@@ -105,6 +105,20 @@ def test_more_than_a_page_is_listed_and_what_is_left_out_is_said(house: House, c
     assert "there may be more than these 110" in printed.err
 
 
+def test_an_id_is_in_one_piece_on_a_narrow_terminal(
+    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    token = house.token("narrow-screen")
+    row, _ = house.queue.submit("narrow-screen", "a-name-of-a-suite-that-is-long", "t")
+    assert main(["submissions", "--server", house.url, "--token", token]) == 0
+    printed = capsys.readouterr().out
+    assert row.id in printed
+    assert "None" not in printed, "what is not known yet is left out"
+    assert max(map(len, printed.splitlines())) <= 60
+
+
 def test_what_failed_is_listed_with_the_reason(house: House, capsys: pytest.CaptureFixture[str]):
     token = house.token("unlucky")
     row, _ = house.queue.submit("unlucky", "s", "t")

@@ -277,6 +277,7 @@ REQUESTS = {
     "a wrong last event": ("GET", "/v1/submissions/x/events", {"headers": {"Last-Event-ID": "-1"}}, 422),
     "another method": ("DELETE", "/v1/submissions", {}, 405),
     "another place": ("GET", "/admin", {}, 404),
+    "a slash more, and another host": ("GET", "/v1/submissions/", {"headers": {"Host": "evil.example"}}, 404),
 }
 
 
