@@ -2,33 +2,24 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from attacks.ball import box, rowwise
+from attacks.ball import Balls, Boxes, rowwise
 from attacks.projections import onto_l1_ball
-from bench.contracts import Bounds, Norm
+from bench.contracts import Norm
 from bench.randomness import SampleRandom
 
 MOMENTUM = 0.25
 
 
-class StepBall(ABC):
-    """The balls of one norm and radius around the rows of x (n, ...), cut by the bounds. Points are (n, ...)."""
+class StepBall(Balls, ABC):
+    """The balls of one norm. Points are (n, ...)."""
 
     norm: ClassVar[Norm]
     reach: ClassVar[float] = 2.0  # first step size, in radii
-
-    def __init__(self, x: Tensor, epsilon: float, bounds: Bounds) -> None:
-        self.x, self.epsilon, self.bounds = x, epsilon, bounds
-
-    def rows(self, keep: Tensor) -> Self:
-        """The balls of the rows of a mask (n,)."""
-        part = object.__new__(type(self))
-        part.x, part.epsilon, part.bounds = self.x[keep], self.epsilon, self.bounds
-        return part
 
     @property
     def first_step(self) -> float:
@@ -59,26 +50,14 @@ class StepBall(ABC):
         return self.project(point + (1 - MOMENTUM) * (straight - point) + MOMENTUM * (point - before))
 
 
-class LinfBall(StepBall):
+class LinfBall(Boxes, StepBall):
     norm = Norm.LINF
-
-    def __init__(self, x: Tensor, epsilon: float, bounds: Bounds) -> None:
-        super().__init__(x, epsilon, bounds)
-        self.low, self.high = box(x, epsilon, bounds)
-
-    def rows(self, keep: Tensor) -> Self:
-        part = super().rows(keep)
-        part.low, part.high = self.low[keep], self.high[keep]
-        return part
 
     def random(self, random: SampleRandom) -> Tensor:
         """Uniform in the cube, stretched so that it touches the ball."""
         noise = random.uniform(self.x.shape[1:], -1.0, 1.0, str(self.x.device))
         noise = noise / rowwise(noise.flatten(1).abs().amax(1) + 1e-12, noise)
         return self.project(self.x + self.epsilon * noise)
-
-    def project(self, point: Tensor) -> Tensor:
-        return torch.minimum(torch.maximum(point, self.low), self.high)
 
     def uphill(self, gradient: Tensor) -> Tensor:
         return gradient.sign()

@@ -1,5 +1,8 @@
 """The set an attack may move in: a ball around each input, cut by the bounds, exactly, in the input's own dtype."""
 
+import copy
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -48,3 +51,32 @@ def project(adversarial: Tensor, x: Tensor, norm: Norm, epsilon: float, bounds: 
 def rowwise(values: Tensor, like: Tensor) -> Tensor:
     """(n,) as (n, 1, ..., 1), to be broadcast over the rows of `like`."""
     return values.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+class Balls:
+    """The balls of radius epsilon around the rows of x (n, ...), cut by the bounds."""
+
+    def __init__(self, x: Tensor, epsilon: float, bounds: Bounds) -> None:
+        self.x, self.epsilon, self.bounds = x, epsilon, bounds
+
+    def rows(self, keep: Tensor) -> Self:
+        """Those of the rows of a mask (n,)."""
+        part = copy.copy(self)
+        part.x = self.x[keep]
+        return part
+
+
+class Boxes(Balls):
+    """Those of the L-infinity norm: each coordinate lies between `low` and `high`, (n, ...) each."""
+
+    def __init__(self, x: Tensor, epsilon: float, bounds: Bounds) -> None:
+        super().__init__(x, epsilon, bounds)
+        self.low, self.high = box(x, epsilon, bounds)
+
+    def rows(self, keep: Tensor) -> Self:
+        part = super().rows(keep)
+        part.low, part.high = self.low[keep], self.high[keep]
+        return part
+
+    def project(self, point: Tensor) -> Tensor:
+        return torch.minimum(torch.maximum(point, self.low), self.high)

@@ -68,8 +68,6 @@ class FoolboxAttack(Attack):
 
     @model_validator(mode="after")
     def _fits(self) -> "FoolboxAttack":
-        if self.norm not in self.norms:
-            raise ValueError(f"{self.name} works in {' or '.join(self.norms)}, not in {self.norm}")
         init = getattr(self, "init_attack", None)
         if init is not None:
             usable = [name for name in attacks if attacks.get(name).minimal and name != self.name]

@@ -33,10 +33,6 @@ class OrthogonalPgd(Attack):
     variant: Literal["orthogonal", "selective"] = "orthogonal"
     random_start: bool = True
 
-    def model_post_init(self, _context: object) -> None:
-        if self.norm not in self.norms:
-            raise ValueError(f"orthogonal_pgd works in the norms linf and l2, not in {self.norm}")
-
     def run(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom) -> Tensor:
         """See Attack.run. Two passes forward and backward per sample and step, one where there is no detector."""
         assert epsilon is not None

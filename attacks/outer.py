@@ -28,8 +28,6 @@ class Outer(Attack):
             raise PluginError(f"'{self.attack}' has epsilons: {self.name} needs one that looks for a smallest distance")
         if cls.fits:
             raise PluginError(f"'{self.attack}' learns about the model first: {self.name} needs one that does not")
-        if self.norm not in cls.norms:
-            raise PluginError(f"'{self.attack}' has no norm '{self.norm}' (it has: {', '.join(cls.norms)})")
         self.inner()
         return self
 
@@ -45,5 +43,5 @@ class Outer(Attack):
         return self.inner().takes_targets
 
     def inner(self) -> Attack:
-        """The attack inside. Raises PluginError, ValidationError for arguments that it does not take."""
+        """The attack inside. Raises PluginError, ValidationError for a norm or arguments that it does not take."""
         return attacks.build(self.attack, {**self.args, "norm": self.norm})

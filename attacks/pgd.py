@@ -3,14 +3,14 @@
 With momentum it is the MI-FGSM of Dong et al. 2018, arXiv:1710.06081, equations 6 and 7.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from attacks.ball import box, project, rowwise
+from attacks.ball import Balls, box, project, rowwise
 from bench.contracts import Attack, Bounds, Classifier, Knowledge, Norm, attack
 from bench.randomness import SampleRandom
 
@@ -39,10 +39,6 @@ class ProjectedGradientDescent(Attack):
     eot: Annotated[int, Field(ge=1)] = 1
 
     def model_post_init(self, _context: object) -> None:
-        if self.norm not in self.norms:
-            raise ValueError(
-                f"pgd works in the norms linf and l2, not in {self.norm} - try foolbox.l1_projected_gradient_descent"
-            )
         if self.restarts > 1 and not self.random_start:
             raise ValueError(
                 "restarts without random_start repeat the same descent: set random_start, or restarts to 1"
@@ -83,7 +79,7 @@ class ProjectedGradientDescent(Attack):
         step_size = 2.5 * epsilon / self.steps if self.step_size is None else self.step_size
         ball = Ball(x[rows], self.norm, epsilon, model.bounds)
         label, part = y[rows], model.rows(rows)
-        point = ball.project(ball.random(random.rows(rows))) if self.random_start else ball.centre
+        point = ball.project(ball.random(random.rows(rows))) if self.random_start else ball.x
         along = torch.zeros_like(point)
         for _ in range(self.steps):
             point = point.detach().requires_grad_()
@@ -118,23 +114,22 @@ def _mean(passes: list[Tensor]) -> Tensor:
     return passes[0].detach() if len(passes) == 1 else torch.stack([logits.detach() for logits in passes]).mean(0)
 
 
-class Ball:
-    """The ball of one norm around each row of `centre` (n, ...), cut by the bounds."""
+class Ball(Balls):
+    """The balls of one norm."""
 
-    def __init__(self, centre: Tensor, norm: Norm, epsilon: float, bounds: Bounds) -> None:
-        self.centre, self.norm, self.epsilon, self.bounds = centre, norm, epsilon, bounds
-        self.limits = box(centre, epsilon, bounds) if norm is Norm.LINF else None
+    def __init__(self, x: Tensor, norm: Norm, epsilon: float, bounds: Bounds) -> None:
+        super().__init__(x, epsilon, bounds)
+        self.norm = norm
+        self.limits = box(x, epsilon, bounds) if norm is Norm.LINF else None
 
-    def rows(self, keep: Tensor) -> "Ball":
-        """The same ball for the rows of a mask (n,) of booleans."""
-        part = object.__new__(Ball)
-        part.centre, part.norm, part.epsilon, part.bounds = self.centre[keep], self.norm, self.epsilon, self.bounds
+    def rows(self, keep: Tensor) -> Self:
+        part = super().rows(keep)
         part.limits = None if self.limits is None else (self.limits[0][keep], self.limits[1][keep])
         return part
 
     def project(self, point: Tensor) -> Tensor:
         if self.limits is None:
-            return project(point, self.centre, self.norm, self.epsilon, self.bounds)
+            return project(point, self.x, self.norm, self.epsilon, self.bounds)
         return torch.minimum(torch.maximum(point, self.limits[0]), self.limits[1])
 
     def direction(self, gradient: Tensor) -> Tensor:
@@ -145,8 +140,8 @@ class Ball:
 
     def random(self, random: SampleRandom) -> Tensor:
         """Points uniform in the ball (before the bounds cut it), one stream per row."""
-        shape, device = self.centre.shape[1:], str(self.centre.device)
+        shape, device = self.x.shape[1:], str(self.x.device)
         if self.norm is Norm.LINF:
-            return self.centre + random.uniform(shape, -self.epsilon, self.epsilon, device)
+            return self.x + random.uniform(shape, -self.epsilon, self.epsilon, device)
         radius = self.epsilon * random.uniform((1,), device=device)[:, 0] ** (1 / shape.numel())
-        return self.centre + rowwise(radius, self.centre) * self.direction(random.normal(shape, device))
+        return self.x + rowwise(radius, self.x) * self.direction(random.normal(shape, device))

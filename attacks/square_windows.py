@@ -2,14 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from attacks.ball import box
+from attacks.ball import Balls, Boxes
 from attacks.projections import onto_l1_ball
-from bench.contracts import Bounds, Norm
+from bench.contracts import Norm
 from bench.randomness import SampleRandom
 
 AHEAD = 256  # queries whose numbers are drawn at once
@@ -41,16 +40,8 @@ class Draws:
         return sign(self.random.uniform(shape, device=self.device))
 
 
-class Windows(ABC):
+class Windows(Balls, ABC):
     """Windows in images x (n, channels, height, width), inside the ball of one norm."""
-
-    def __init__(self, x: Tensor, epsilon: float, bounds: Bounds) -> None:
-        self.x, self.epsilon, self.bounds = x, epsilon, bounds
-
-    def rows(self, keep: Tensor) -> Self:
-        part = object.__new__(type(self))
-        part.x, part.epsilon, part.bounds = self.x[keep], self.epsilon, self.bounds
-        return part
 
     @abstractmethod
     def start(self, draws: Draws) -> Tensor:
@@ -66,17 +57,8 @@ class Windows(ABC):
         return (top * (height - side + 1)).long(), (left * (width - side + 1)).long()
 
 
-class LinfWindows(Windows):
+class LinfWindows(Boxes, Windows):
     """Each pixel is at one end of its range: vertical stripes at first, then squares (algorithms 1 and 2)."""
-
-    def __init__(self, x: Tensor, epsilon: float, bounds: Bounds) -> None:
-        super().__init__(x, epsilon, bounds)
-        self.low, self.high = box(x, epsilon, bounds)
-
-    def rows(self, keep: Tensor) -> Self:
-        part = super().rows(keep)
-        part.low, part.high = self.low[keep], self.high[keep]
-        return part
 
     def start(self, draws: Draws) -> Tensor:
         _, channels, _, width = self.x.shape

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.contracts import Budget, Classifier
 from bench.errors import PluginError
-from bench.metering import Metered, Passes
+from bench.metering import Metered, Passes, asking
 
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -193,9 +193,9 @@ class Limited(Metered):
         return scores
 
     def _charge(self, owners: Rows, rows: Rows, paid: Mask, gradient: Tensor) -> Tensor:
-        asked = paid & (gradient.flatten(1) if gradient.ndim > 1 else gradient[:, None]).any(1).cpu().numpy()
+        asked = paid & asking(gradient)
         covered = np.zeros_like(paid)
-        covered[asked] = self._purse.pay_gradients(owners[asked])  # a sample whose scores get none has asked for none
+        covered[asked] = self._purse.pay_gradients(owners[asked])
         np.add.at(self._passes.backwards, rows[covered], 1)
         self._purse.check()
         kept = torch.from_numpy(covered).to(gradient.device)

@@ -34,6 +34,7 @@ Pages = Annotated[
     str | None,
     typer.Option("--mlflow-pages", metavar="URL", help="where users see MLflow's pages, for a link to them"),
 ]
+SHORT = ("model", "dataset", "evaluation", "start", "stop", "attempts", "reason", "message")  # of a task that failed
 RayPages = Annotated[
     str | None, typer.Option("--ray-pages", metavar="URL", help="where administrators see Ray's dashboard, for a link")
 ]
@@ -336,8 +337,13 @@ def retry(submission: Id, token: Secret, server: Server = SERVER) -> None:
     _told(Client(server, token).retry(submission))
 
 
-@app.command()
-def prioritise(submission: Id, priority: int, token: Secret, server: Server = SERVER) -> None:
+@app.command(context_settings={"ignore_unknown_options": True})  # -3 is a priority
+def prioritise(
+    submission: Id,
+    priority: Annotated[int, typer.Argument(metavar="PRIORITY", min=-10, max=10)],
+    token: Secret,
+    server: Server = SERVER,
+) -> None:
     """Change the priority of a submission among your own: -10 to 10, highest first."""
     _told(Client(server, token).prioritise(submission, priority))
 
@@ -347,11 +353,27 @@ def submissions(
     token: Secret,
     server: Server = SERVER,
     state: Annotated[str | None, typer.Option(help="queued, running, paused, complete, ...")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="so many at the most")] = 100,
     form: Form = Format.TABLE,
 ) -> None:
     """List the submissions that you may see, the latest first."""
+    from bench.service.database import State
+
+    wanted = state and _choice(State, state, "--state")
     columns = ("id", "owner", "state", "done", "total", "failed", "eta", "priority", "message")
-    listed([{name: line[name] for name in columns} for line in Client(server, token).submissions(state)], form)
+    found = Client(server, token).submissions(wanted, limit)
+    listed([{name: line[name] for name in columns} for line in found], form)
+    if len(found) == limit:
+        _say([f"there may be more than these {limit}: --limit says how many are listed"])
+
+
+@app.command()
+def failures(submission: Id, token: Secret, server: Server = SERVER, form: Form = Format.TABLE) -> None:
+    """List the tasks of a submission that failed, with the reasons; --format json has all that their workers said."""
+    found = Client(server, token).failures(submission)
+    if form is not Format.JSON:
+        found = [{name: line[name] for name in SHORT} for line in found]
+    listed(found, form)
 
 
 @app.command()

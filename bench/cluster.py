@@ -11,7 +11,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import ray
 from ray._private import ray_constants
 from ray._private import worker as ray_worker
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray.autoscaler.sdk import request_resources
 from ray.exceptions import GetTimeoutError, RayError
 
 from bench import placement
@@ -165,6 +166,7 @@ class Cluster:
         self._share = share
         self._listed: tuple[float, list[dict[str, Any]]] = (-math.inf, [])
         self._fingerprints: dict[str, Fingerprint] = {_here(): fingerprint()}
+        self._asked: list[Share] = []
 
     def listing(self) -> list[dict[str, Any]]:
         """The nodes, as Ray lists them; not older than a moment."""
@@ -192,6 +194,15 @@ class Cluster:
         """
         there = max(1, placement.room(self.listing(), self.options(), without))
         return there if self.most is None else min(self.most, there)
+
+    def ask_for(self, shares: Iterable[Share]) -> None:
+        """Tell Ray's autoscaler, where the cluster has one, of workers that no node can hold."""
+        wanted = sorted(set(shares), key=str)
+        if wanted == self._asked:
+            return
+        self._asked = wanted
+        bundles = [{"CPU": share.cpus, **({"GPU": share.gpus} if share.gpus else {})} for share in wanted]
+        request_resources(bundles=bundles, bundle_label_selectors=[dict(share.nodes) for share in wanted])
 
     def pool(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ class Metered(Classifier):
         self._passes.forwards[self._rows] += share
         scores = self._model.logits(x)
         if scores.requires_grad:
-            scores.register_hook(lambda _: self._charge_backward(share))  # type: ignore[no-untyped-call]
+            scores.register_hook(partial(self._charge_backward, share))  # type: ignore[no-untyped-call]
         return scores
 
     def features(self, x: Tensor, layer: str) -> Tensor:
@@ -78,7 +79,7 @@ class Metered(Classifier):
             share = len(x) / max(1, len(self._rows))
             self._passes.forwards[self._rows] += share
             if found.requires_grad:
-                found.register_hook(lambda _: self._charge_backward(share))  # type: ignore[no-untyped-call]
+                found.register_hook(partial(self._charge_backward, share))  # type: ignore[no-untyped-call]
         return found
 
     def members(self) -> Sequence[Classifier]:
@@ -99,8 +100,20 @@ class Metered(Classifier):
     def size_bytes(self) -> int | None:
         return self._model.size_bytes()
 
-    def _charge_backward(self, share: float) -> None:
-        self._passes.backwards[self._rows] += share
+    def _charge_backward(self, share: float, gradient: Tensor) -> None:
+        """To the rows that asked, where there is a gradient for each; else to all of them."""
+        rows = self._rows[asking(gradient)] if len(gradient) == len(self._rows) else self._rows
+        self._passes.backwards[rows] += share
+
+
+def asking(gradient: Tensor) -> NDArray[np.bool_]:
+    """Which samples (n,) a backward pass is for: one whose scores, (n, ...), get no gradient has asked for none.
+
+    So what a sample is charged does not depend on whether its neighbours still stand.
+    """
+    rows = gradient.flatten(1) if gradient.ndim > 1 else gradient[:, None]
+    found: NDArray[np.bool_] = rows.any(1).cpu().numpy()
+    return found
 
 
 class Untouched:

@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import model_validator
 from torch import Tensor
 
 from bench.contracts.data import Samples
@@ -57,6 +58,12 @@ class Attack(Learner):
     swift: ClassVar[bool] = False  # True: is given a faster copy of the model, equal to it up to rounding (bench.swift)
 
     norm: Norm
+
+    @model_validator(mode="after")
+    def _has_norm(self) -> Self:
+        if self.norm not in self.norms:
+            raise ValueError(f"'{self.name}' has no norm '{self.norm}' (it has: {', '.join(self.norms)})")
+        return self
 
     @property
     def proved_by(self) -> str | None:

@@ -44,9 +44,6 @@ class MacsUnderAttack(Probe):
 
     @model_validator(mode="after")
     def _known(self) -> "MacsUnderAttack":
-        cls = attacks.get(self.attack)
-        if self.norm not in cls.norms:
-            raise PluginError(f"'{self.attack}' has no norm '{self.norm}' (it has: {', '.join(cls.norms)})")
         self._attack()
         return self
 

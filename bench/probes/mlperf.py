@@ -16,6 +16,10 @@ from bench.probes.latency import ready_batches, timed, timing_flags
 
 CERTIFIED = 600.0  # seconds that the rules ask for
 READY = 1024  # samples that lie ready
+PER_QUERY = 8  # samples in a query of MultiStream
+FOR_P99 = 662  # queries, the fewest with which early stopping can tell a 99th percentile
+
+Results = Mapping[str, tuple[str, str, float]]
 
 
 class _Scenario(Probe):
@@ -25,7 +29,7 @@ class _Scenario(Probe):
     exclusive: ClassVar[bool] = True
     scenario: ClassVar[str]
     label: ClassVar[str]
-    results: ClassVar[Mapping[str, tuple[str, str, float]]]  # figure -> LoadGen's key, unit, LoadGen's units in one
+    results: ClassVar[Results]  # figure -> LoadGen's key, unit, LoadGen's units in one
 
     seconds: float = Field(
         default=CERTIFIED, gt=0, le=86_400, description="length of the run; below 600 it is not certified"
@@ -34,6 +38,10 @@ class _Scenario(Probe):
 
     def least_seconds(self) -> float:
         return self.seconds
+
+    @classmethod
+    def figures(cls) -> tuple[str, ...]:
+        return (*cls.results, f"mlperf_valid/{cls.label}")
 
     @abstractmethod
     def settings(self, seconds_per_sample: float) -> dict[str, float]:
@@ -86,16 +94,10 @@ class SingleStream(_Scenario):
 
     scenario: ClassVar[str] = "SingleStream"
     label: ClassVar[str] = "single_stream"
-    results: ClassVar[Mapping[str, tuple[str, str, float]]] = {
-        "mlperf_ms/single_stream_p90": ("early_stopping_latency_ss", "ms", 1e6)
-    }
+    results: ClassVar[Results] = {"mlperf_ms/single_stream_p90": ("early_stopping_latency_ss", "ms", 1e6)}
 
     def settings(self, seconds_per_sample: float) -> dict[str, float]:
         return {"single_stream_expected_latency_ns": int(0.5e9 * seconds_per_sample), "min_query_count": 64}
-
-    @classmethod
-    def figures(cls) -> tuple[str, ...]:
-        return ("mlperf_ms/single_stream_p90", "mlperf_valid/single_stream")
 
 
 @probe("mlperf_multi_stream")
@@ -104,23 +106,16 @@ class MultiStream(_Scenario):
 
     scenario: ClassVar[str] = "MultiStream"
     label: ClassVar[str] = "multi_stream"
-    results: ClassVar[Mapping[str, tuple[str, str, float]]] = {
-        "mlperf_ms/multi_stream_p99": ("early_stopping_latency_ms", "ms", 1e6)
-    }
+    results: ClassVar[Results] = {"mlperf_ms/multi_stream_p99": ("early_stopping_latency_ms", "ms", 1e6)}
 
-    batch_size: int = Field(default=8, ge=1, description="samples that the model is given at once, at the most")
+    batch_size: int = Field(default=PER_QUERY, ge=1, description="samples that the model is given at once, at the most")
 
     def settings(self, seconds_per_sample: float) -> dict[str, float]:
-        expected = int(0.5e9 * 8 * seconds_per_sample)
         return {
-            "multi_stream_expected_latency_ns": expected,
-            "multi_stream_samples_per_query": 8,
-            "min_query_count": 662,
+            "multi_stream_expected_latency_ns": int(0.5e9 * PER_QUERY * seconds_per_sample),
+            "multi_stream_samples_per_query": PER_QUERY,
+            "min_query_count": FOR_P99,
         }
-
-    @classmethod
-    def figures(cls) -> tuple[str, ...]:
-        return ("mlperf_ms/multi_stream_p99", "mlperf_valid/multi_stream")
 
 
 @probe("mlperf_server")
@@ -129,7 +124,7 @@ class Server(_Scenario):
 
     scenario: ClassVar[str] = "Server"
     label: ClassVar[str] = "server"
-    results: ClassVar[Mapping[str, tuple[str, str, float]]] = {
+    results: ClassVar[Results] = {
         "mlperf_ms/server_p99": ("result_99.00_percentile_latency_ns", "ms", 1e6),
         "mlperf_qps/server": ("result_completed_samples_per_sec", "queries/s", 1.0),
     }
@@ -142,12 +137,8 @@ class Server(_Scenario):
             "server_target_qps": self.queries_per_second,
             "server_target_latency_ns": int(1e6 * self.bound_ms),
             "server_target_latency_percentile": 0.99,
-            "min_query_count": 662,
+            "min_query_count": FOR_P99,
         }
-
-    @classmethod
-    def figures(cls) -> tuple[str, ...]:
-        return ("mlperf_ms/server_p99", "mlperf_qps/server", "mlperf_valid/server")
 
 
 @probe("mlperf_offline")
@@ -156,15 +147,9 @@ class Offline(_Scenario):
 
     scenario: ClassVar[str] = "Offline"
     label: ClassVar[str] = "offline"
-    results: ClassVar[Mapping[str, tuple[str, str, float]]] = {
-        "mlperf_qps/offline": ("result_samples_per_second", "samples/s", 1.0)
-    }
+    results: ClassVar[Results] = {"mlperf_qps/offline": ("result_samples_per_second", "samples/s", 1.0)}
 
     batch_size: int = Field(default=32, ge=1, description="samples that the model is given at once, at the most")
 
     def settings(self, seconds_per_sample: float) -> dict[str, float]:
         return {"offline_expected_qps": 1 / seconds_per_sample, "min_query_count": 24_576}
-
-    @classmethod
-    def figures(cls) -> tuple[str, ...]:
-        return ("mlperf_qps/offline", "mlperf_valid/offline")

@@ -25,7 +25,7 @@ from tests.attacks import digits
         ("ddn", {"steps": "10"}, "valid integer"),
         ("ddn", {"steps": 0}, "greater than or equal to 1"),
         ("ddn", {"gamma": float("nan")}, "finite"),
-        ("ddn", {"norm": "linf"}, "works in l2, not in linf"),
+        ("ddn", {"norm": "linf"}, "has no norm 'linf'"),
         ("virtual_adversarial", {}, "Field required"),
         ("boundary", {"init_attack": "foolbox.salt_and_peper_noise"}, "did you mean 'foolbox.salt_and_pepper_noise'"),
         ("boundary", {"tensorboard": "logs"}, "nothing is written"),

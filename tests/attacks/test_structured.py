@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 import attacks.cw
@@ -79,7 +80,7 @@ def test_all_pixels_are_no_restriction_and_few_steep_ones_beat_few_random_ones()
 def test_the_restricted_attack_is_checked_beforehand() -> None:
     with pytest.raises(PluginError, match="did you mean 'pgd'"):
         Restricted(attack="pdg")
-    with pytest.raises(PluginError, match="no norm 'l1'"):
+    with pytest.raises(ValidationError, match="no norm 'l1'"):
         Restricted(norm=Norm.L1)
     assert Restricted(args={"steps": 7}).inner_plugins() == (ProjectedGradientDescent(steps=7),)
 

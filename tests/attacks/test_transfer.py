@@ -38,7 +38,7 @@ def test_a_model_without_a_source_is_attacked_itself():
 def test_the_crafting_attack_is_checked_beforehand_and_is_a_part_of_the_identity():
     with pytest.raises(PluginError, match="did you mean 'pgd'"):
         Transfer(attack="pdg")
-    with pytest.raises(PluginError, match="no norm 'l0'"):
+    with pytest.raises(ValidationError, match="no norm 'l0'"):
         Transfer(norm=Norm.L0)
     with pytest.raises(ValidationError, match="must name the attack that crafts"):
         Transfer(attack="transfer")

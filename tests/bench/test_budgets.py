@@ -63,6 +63,17 @@ def test_pgd_that_is_allowed_ten_gradients_of_forty_takes_ten_and_ends_where_ten
     assert full["stopped"].null_count == N
 
 
+@pytest.mark.parametrize("attack", [FORTY, ProjectedGradientDescent(steps=10, restarts=3)], ids=["one", "restarts"])
+def test_what_pgd_is_charged_depends_neither_on_the_block_nor_on_having_a_budget(attack: Attack) -> None:
+    whole = records(attack)
+    small = pa.concat_tables([records(attack, rows=slice(first, first + 7)) for first in range(0, N, 7)])
+    ample = records(attack, gradients=1000)
+    for column in ("forwards", "backwards"):
+        assert whole[column].to_pylist() == small[column].to_pylist() == ample[column].to_pylist()
+    assert 0 < sum(broken(whole)) < N
+    assert broken(whole) == broken(small) == broken(ample)
+
+
 ATTACKS: list[tuple[Attack, float, dict[str, float]]] = [
     (FORTY, 0.1, {"gradients": 7}),
     (ProjectedGradientDescent(steps=5, restarts=4), 0.05, {"queries": 12}),

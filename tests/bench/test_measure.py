@@ -210,6 +210,13 @@ def test_passes_are_charged_to_the_samples_that_caused_them():
     assert passes.backwards.tolist() == [1, 0, 1, 1]
 
 
+def test_a_backward_pass_is_charged_to_the_samples_whose_scores_get_a_gradient():
+    passes = Passes.zero(3)
+    metered = Metered(Threshold(), passes, np.arange(3))
+    metered.logits(torch.rand(3, 2, requires_grad=True))[[0, 2]].sum().backward()
+    assert passes.backwards.tolist() == [1, 0, 1]
+
+
 def test_the_guard_sees_a_buffer_that_moves():
     net = nn.BatchNorm1d(2).eval()
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from bench import plugins
@@ -38,5 +39,5 @@ def test_an_attack_can_make_a_dynamic_model_cost_more_and_the_ratio_says_how_muc
 def test_the_attack_is_checked_beforehand():
     with pytest.raises(PluginError, match="did you mean 'pgd'"):
         MacsUnderAttack(epsilon=0.1, attack="pdg")
-    with pytest.raises(PluginError, match="no norm 'l0'"):
+    with pytest.raises(ValidationError, match="no norm 'l0'"):
         MacsUnderAttack(epsilon=0.1, norm=Norm.L0)
