@@ -14,9 +14,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 from bench.runs import Run
 from bench.service.access import Role
 from bench.service.database import State, Submission
+from bench.service.face import face
 from tests.browser.conftest import Browser
 from tests.browser.test_leaderboard import AXE, errors
-from tests.service.house import House, house
+from tests.service.house import House, house, serving
 from tests.service.test_intake import SUITE
 
 __all__ = ["house"]  # a fixture
@@ -92,6 +93,19 @@ def test_a_suite_is_chosen_and_its_progress_is_seen_as_it_happens(house: House, 
     until(page, lambda: at(page, "facts").text.startswith("canceled"))
     until(page, lambda: [one.text for one in page.find_elements(By.CSS_SELECTOR, "#actions button")] == ["retry"])
     assert errors(page) == []
+
+
+def test_the_page_leads_administrators_to_rays_dashboard_and_nobody_else(house: House, page: Browser):
+    app = face(house.database, house.folder, ray_pages="http://127.0.0.1:8265")
+    with serving(app) as url:
+        for user, role, seen in (("chief", Role.ADMIN, True), ("other", Role.SUBMITTER, False)):
+            page.get(url)
+            until(page, lambda: page.execute_script("return document.documentElement.dataset.ready"))
+            enter(page, house.token(user, role))
+            assert at(page, "ray").is_displayed() is seen
+            assert not at(page, "mlflow").is_displayed()
+            assert not seen or at(page, "ray").get_attribute("href") == "http://127.0.0.1:8265/"
+            page.execute_script("sessionStorage.clear()")
 
 
 def test_a_suite_is_dropped_and_its_mistakes_are_shown(house: House, page: Browser):
