@@ -24,12 +24,13 @@ SETTLED = 200  # rounds without another exemplar that end it; damped so much, 15
 class Growl(Compressed):
     """A net whose linear layers lose whole inputs, and whose similar inputs share one row of weights.
 
-    Zhang et al. 2018, "Learning to Share": train with the group ordered weighted L1 penalty Σ λ_i ‖w_[i]‖, w_[i] the
-    weights from the input with the i-th largest norm, by a proximal step after each step of the optimiser (section 3);
-    cluster the inputs that are left by affinity propagation of the similarity of their weights, in direction and in
-    length; then retrain, zeros kept and each cluster's rows equal (section 4). Best with `sgd`: Adam's steps do not
-    shrink with the gradient, and the penalty then moves nothing or everything. λ_i = `strength` + `spread` × (1 - (i - 1) / (p - 1)) over the p inputs.
-    `spread` 0 is the group lasso, which ties nothing on purpose. All linear layers but the last are treated.
+    Zhang et al. 2018, "Learning to Share": train with the group ordered weighted L1 penalty Σ λ_i ‖w_[i]‖, w_[i]
+    the weights from the input with the i-th largest norm, by a proximal step after each step of the optimiser
+    (section 3); cluster the inputs that are left by affinity propagation of the similarity of their weights, in
+    direction and in length; then retrain, zeros kept and each cluster's rows equal (section 4). Best with `sgd`:
+    Adam's steps do not shrink with the gradient, and the penalty then moves nothing or everything. λ_i = `strength`
+    + `spread` × (1 - (i - 1) / (p - 1)) over the p inputs. `spread` 0 is the group lasso, which ties nothing on
+    purpose. All linear layers but the last are treated.
     """
 
     realised = Realisation.DENSE_WITH_ZEROS
