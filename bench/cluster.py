@@ -9,9 +9,11 @@ import math
 import os
 import secrets
 import shutil
+import signal
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import ray
 from ray._private import ray_constants
 from ray._private import worker as ray_worker
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray.autoscaler.sdk import request_resources
 from ray.exceptions import GetTimeoutError, RayError
 
 from bench import placement
@@ -86,6 +89,18 @@ def cluster(
             yield Cluster(share, workers, pages)
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """What this process does on SIGTERM and SIGINT is as before: joining, Ray takes SIGTERM for a crash, and aborts."""
+    ours = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # Python lets no other set them
+            for number, handler in ours.items():
+                signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -165,6 +180,7 @@ class Cluster:
         self._share = share
         self._listed: tuple[float, list[dict[str, Any]]] = (-math.inf, [])
         self._fingerprints: dict[str, Fingerprint] = {_here(): fingerprint()}
+        self._asked: list[Share] = []
 
     def listing(self) -> list[dict[str, Any]]:
         """The nodes, as Ray lists them; not older than a moment."""
@@ -192,6 +208,15 @@ class Cluster:
         """
         there = max(1, placement.room(self.listing(), self.options(), without))
         return there if self.most is None else min(self.most, there)
+
+    def ask_for(self, shares: Iterable[Share]) -> None:
+        """Tell Ray's autoscaler, where the cluster has one, of workers that no node can hold."""
+        wanted = sorted(set(shares), key=str)
+        if wanted == self._asked:
+            return
+        self._asked = wanted
+        bundles = [{"CPU": share.cpus, **({"GPU": share.gpus} if share.gpus else {})} for share in wanted]
+        request_resources(bundles=bundles, bundle_label_selectors=[dict(share.nodes) for share in wanted])
 
     def pool(
         self,

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from operator import is_
 from pathlib import Path
 
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -45,6 +46,7 @@ from bench.worker import Failed, Outcome
 
 AWAY = (OperationalError, InterfaceError)  # of the database: any other refusal is a bug, and ends the dispatcher
 BEAT = 0.5  # seconds between two looks at the database
+GOING = 10.0  # seconds in which a dispatcher whose cluster has gone notices
 SOON = 30.0  # seconds that MLflow waits where users wait for their leaderboards
 UNKNOWN = 1.0  # seconds that a task counts before the first of its kind has been seen
 
@@ -73,6 +75,7 @@ class Foreman:
         self._stop = threading.Event()
         self._problem: BaseException | None = None
         self._joined: Cluster | None = None
+        self._untimed: dict[str, Share] = {}  # what timings of submissions wait for before they can be planned
         self._at_work: dict[str, AtWork] = {}
         self._unsaid: list[Callable[[], None]] = []  # what the database has yet to be told, in this order
         self._renewed = 0.0
@@ -126,7 +129,7 @@ class Foreman:
     def _dispatch(self, joined: Cluster) -> None:
         store = Store(str(self._place.output / "store"))
         while not self._stop.is_set():
-            lacking(self.queue, joined.listing())
+            self._lacking(joined)
             alone = self.queue.turn(BEAT)
             if alone is None:
                 continue
@@ -136,8 +139,9 @@ class Foreman:
                 else:
                     pool = TicketPool(joined.pool((), store, self.queue.progress), self.handed)
                     crews = Crews(
-                        pool, self.queue, joined.listing, joined.most, startup=STARTUP, canceled=self._stop.is_set
-                    )
+                        pool, self.queue, joined.listing, joined.most, startup=STARTUP,
+                        lacking=partial(self._lacking, joined), canceled=self._stop.is_set,
+                    )  # fmt: skip
                     crews.run()
             except Canceled:
                 return
@@ -147,8 +151,7 @@ class Foreman:
         """Timings, one by one, each on a node of its own."""
         for ticket in self.queue:
             assert isinstance(ticket.job, TaskJob)
-            share = ticket.stream.share
-            pool = joined.apart((), store, self.queue.progress, *ticket.job.bears, share)
+            pool = joined.apart((), store, self.queue.progress, *ticket.job.bears, ticket.stream.share)
             dispatcher = Dispatcher(
                 TicketPool(pool, self.handed),
                 self.queue.sink,
@@ -163,8 +166,14 @@ class Foreman:
                 dispatcher.run(iter([ticket]))
             except ClusterError as problem:
                 self.queue.put_back([ticket])
-                self.queue.fail(share, problem)
-            lacking(self.queue, joined.listing())
+                self.queue.fail(problem, partial(is_, ticket.stream))
+            self._lacking(joined)
+
+    def _lacking(self, joined: Cluster) -> set[Share]:
+        """Workers that no node can hold now: the queue and Ray are told."""
+        found = lacking(self.queue, joined.listing())
+        joined.ask_for(found | set(self._untimed.values()))
+        return found
 
     def _estimate(self, job: AnyJob) -> float:
         if not isinstance(job, TaskJob):
@@ -339,14 +348,23 @@ class Foreman:
 
     def hardware(self, resources: Resources, waits: Callable[[str], None], canceled: Callable[[], bool]) -> Fingerprint:
         """What timings of such workers are made on; waits for a node that can hold one. Raises Canceled."""
-        share = Share.of(resources)
-        while not canceled():
-            if self._joined is not None:
-                why = nowhere(self._joined.listing(), share)
-                waits(why[0] if why else "")
-                if why is None:
-                    return self._joined.hardware(share)
-            time.sleep(BEAT)
+        share, me = Share.of(resources), threading.current_thread().name
+        try:
+            while not canceled():
+                try:
+                    if (joined := self._joined) is not None:
+                        why = nowhere(joined.listing(), share)
+                        waits(why[0] if why else "")
+                        if why is None:
+                            return joined.hardware(share)
+                        self._untimed[me] = share
+                except Exception:
+                    if not self._stop.wait(GOING):
+                        raise
+                    continue  # the cluster has gone, and with it the dispatcher
+                time.sleep(BEAT)
+        finally:
+            self._untimed.pop(me, None)
         raise Canceled
 
     def note(self, job: AnyJob, outcome: Outcome) -> None:
