@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -322,13 +321,18 @@ def check_adapter(
 
 
 def arguments(assignments: Sequence[str]) -> dict[str, Any]:
-    """`KEY=VALUE`, the value as YAML. Raises SuiteError."""
+    """`KEY=VALUE`, the value as in a suite. Raises SuiteError with everything that is wrong."""
     found: dict[str, Any] = {}
+    mistakes: list[Mistake] = []
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
+        document = suite_yaml.compose(value, f"--set {key}")
+        mistakes += [Mistake(document.source, "", finding.message) for finding in document.findings]
         if not equals:
-            raise SuiteError([Mistake(f"--set {assignment}", "", "must be KEY=VALUE")])
-        found[key] = yaml.safe_load(value)
+            mistakes.append(Mistake(f"--set {assignment}", "", "must be KEY=VALUE"))
+        found[key] = document.data
+    if mistakes:
+        raise SuiteError(mistakes)
     return found
 
 
