@@ -48,9 +48,9 @@ def list_models(output: Output = OUTPUT, tracking_uri: Uri = None, form: Form = 
 def show(reference: Reference, output: Output = OUTPUT, tracking_uri: Uri = None) -> None:
     """Print what is registered under a name, as JSON."""
     from bench import models as registry
-    from bench import tracking
+    from bench import verbs
 
-    _, spec = registry.show(reference, tracking_uri or tracking.default_uri(output))
+    _, spec = registry.show(reference, verbs.models_uri(output, tracking_uri))
     print(spec.model_dump_json(indent=2))
 
 
@@ -58,9 +58,9 @@ def show(reference: Reference, output: Output = OUTPUT, tracking_uri: Uri = None
 def remove(reference: Reference, output: Output = OUTPUT, tracking_uri: Uri = None) -> None:
     """Remove a version of a registered model, or all of them."""
     from bench import models as registry
-    from bench import tracking
+    from bench import verbs
 
-    gone = registry.remove(reference, tracking_uri or tracking.default_uri(output))
+    gone = registry.remove(reference, verbs.models_uri(output, tracking_uri))
     say([f"removed {reference}: versions {', '.join(map(str, gone))}"])
 
 

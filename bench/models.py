@@ -284,14 +284,8 @@ def _given(adapter_name: str, args: Mapping[str, Any], weights: bytes | None) ->
 
 
 def _versions(client: "MlflowClient", name: str | None = None) -> "list[ModelVersion]":
-    found: list[ModelVersion] = []
-    token = None
-    while True:
-        page = client.search_model_versions(f"name = '{name}'" if name else None, page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
+    wanted = f"name = '{name}'" if name else None
+    return tracking.paged(lambda token: client.search_model_versions(wanted, page_token=token))
 
 
 def _find(client: "MlflowClient", reference: str, uri: str) -> "ModelVersion":

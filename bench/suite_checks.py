@@ -24,10 +24,10 @@ from bench.contracts import (
 )
 from bench.errors import GauntletError, did_you_mean
 from bench.suite_attacks import Asked, Troubles, shortcomings, shortcomings_of_crafter
+from bench.suite_base import MAX_ENTRIES
 from bench.suite_board import LABEL
 from bench.suite_board_checks import BoardChecks
 from bench.suite_folders import Folders
-from bench.suite_part import MAX_ENTRIES
 from bench.suite_parts import (
     KINDS,
     PATTERNS,
