@@ -34,6 +34,10 @@ Pages = Annotated[
     str | None,
     typer.Option("--mlflow-pages", metavar="URL", help="where users see MLflow's pages, for a link to them"),
 ]
+SHORT = ("model", "dataset", "evaluation", "start", "stop", "attempts", "reason", "message")  # of a task that failed
+RayPages = Annotated[
+    str | None, typer.Option("--ray-pages", metavar="URL", help="where administrators see Ray's dashboard, for a link")
+]
 SERVER = f"http://127.0.0.1:{PORT}"
 
 
@@ -67,6 +71,7 @@ def serve(
     tracking_uri: Uri = None,
     quotas: QuotaFile = None,
     pages: Pages = None,
+    ray_pages: RayPages = None,
 ) -> None:
     """Answer HTTP: the face of the service alone. `gauntlet up` starts everything."""
     from bench import verbs
@@ -81,7 +86,7 @@ def serve(
     verbs.prepare()
     end_with_supervisor()
     opened, told = _open(url, output), traces("gauntlet-face")
-    listen(face(opened, output, given.quotas, given.rate, tracking_uri, pages, told), host, port)
+    listen(face(opened, output, given.quotas, given.rate, tracking_uri, pages, told, ray_pages), host, port)
 
 
 @app.command()
@@ -92,8 +97,12 @@ def dispatch(
     workers: Workers = None,
     tracking_uri: Uri = None,
     quotas_: QuotaFile = None,
+    dashboard_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="of Ray's dashboard, on loopback; default: there is none")
+    ] = None,
 ) -> None:
     """Run what was submitted: the dispatcher of the service alone. A second one waits until the first has gone."""
+    from bench.service.companions import check_dashboard
     from bench.service.dispatcher import Foreman, Place
     from bench.service.limits import limits
     from bench.service.server import end_with_supervisor, log_lines, on_signal
@@ -102,7 +111,10 @@ def dispatch(
 
     quotas = limits(quotas_).quotas
     log_lines()
-    place = Place(output.absolute(), address, workers, tracking_uri)
+    if dashboard_port is not None:
+        _no_dashboard_of(address, "--dashboard-port")
+        check_dashboard(dashboard_port)
+    place = Place(output.absolute(), address, workers, tracking_uri, dashboard_port)
     foreman = Foreman(Work(_open(url, output), quotas), place, quotas, traces("gauntlet-dispatcher"))
     on_signal(foreman.stop)
     end_with_supervisor()
@@ -123,6 +135,9 @@ def up(
     postgresql: Annotated[bool, typer.Option("--postgresql", help="a PostgreSQL in DIR, by Debian's package")] = False,
     quotas: QuotaFile = None,
     pages: Pages = None,
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="Ray's dashboard, of a Ray of its own")] = False,
+    dashboard_port: Port = 8265,
+    ray_pages: RayPages = None,
 ) -> None:
     """Start the service on this machine, and keep it alive: face, dispatcher, MLflow and, on request, PostgreSQL."""
     from bench.service import companions
@@ -135,6 +150,10 @@ def up(
     log_lines()
     if postgresql and url:
         raise _misused("--postgresql", "starts a database of its own: not with --database")
+    if dashboard:
+        _no_dashboard_of(address, "--dashboard")
+        companions.check_dashboard(dashboard_port)
+        ray_pages = ray_pages or f"http://{companions.HOST}:{dashboard_port}"
     output.mkdir(parents=True, exist_ok=True)
     beneath: list[Child] = []
     if postgresql:
@@ -156,10 +175,11 @@ def up(
     words = [sys.executable, "-m", "bench"]
     common = ["--output", str(output.absolute())]
     more = [*(["--address", address] if address else []), *(["--workers", str(workers)] if workers else [])]
+    more += ["--dashboard-port", str(dashboard_port)] if dashboard else []
     common += ["--tracking-uri", tracking_uri] if tracking_uri else []
     common += ["--quotas", str(quotas.absolute())] if quotas else []
     pages = pages or (tracking_uri if tracking_uri and tracking_uri.startswith("http") else None)
-    seen = ["--mlflow-pages", pages] if pages else []
+    seen = [*(["--mlflow-pages", pages] if pages else []), *(["--ray-pages", ray_pages] if ray_pages else [])]
     board = tracking_uri or default_uri(output)
     say(
         [
@@ -169,6 +189,7 @@ def up(
             f"MLflow:    {board}",
             *([] if tracking_uri else [f"           {ui_command(board)}"]),
             f"Ray:       {address or 'of the dispatcher, on loopback'}",
+            *([f"           {ray_pages} (its token: {output.absolute() / companions.RAY_TOKEN})"] if dashboard else []),
             "tokens:    gauntlet tokens create USER --role submitter",
         ]
     )
@@ -241,6 +262,11 @@ def revoke_token(token: Annotated[str, typer.Argument(metavar="ID")], output: Ou
     say([f"{token} is revoked"])
 
 
+def _no_dashboard_of(address: str | None, option: str) -> None:
+    if address is not None:
+        raise _misused(option, "is of a Ray of the dispatcher's own: not with --address (--ray-pages links another's)")
+
+
 def _misused(option: str, message: str) -> Exception:
     from bench.errors import Mistake, SuiteError
 
@@ -311,8 +337,13 @@ def retry(submission: Id, token: Secret, server: Server = SERVER) -> None:
     _told(Client(server, token).retry(submission))
 
 
-@app.command()
-def prioritise(submission: Id, priority: int, token: Secret, server: Server = SERVER) -> None:
+@app.command(context_settings={"ignore_unknown_options": True})  # -3 is a priority
+def prioritise(
+    submission: Id,
+    priority: Annotated[int, typer.Argument(metavar="PRIORITY", min=-10, max=10)],
+    token: Secret,
+    server: Server = SERVER,
+) -> None:
     """Change the priority of a submission among your own: -10 to 10, highest first."""
     _told(Client(server, token).prioritise(submission, priority))
 
@@ -322,11 +353,27 @@ def submissions(
     token: Secret,
     server: Server = SERVER,
     state: Annotated[str | None, typer.Option(help="queued, running, paused, complete, ...")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="so many at the most")] = 100,
     form: Form = Format.TABLE,
 ) -> None:
     """List the submissions that you may see, the latest first."""
+    from bench.service.database import State
+
+    wanted = state and _choice(State, state, "--state")
     columns = ("id", "owner", "state", "done", "total", "failed", "eta", "priority", "message")
-    listed([{name: line[name] for name in columns} for line in Client(server, token).submissions(state)], form)
+    found = Client(server, token).submissions(wanted, limit)
+    listed([{name: line[name] for name in columns} for line in found], form)
+    if len(found) == limit:
+        _say([f"there may be more than these {limit}: --limit says how many are listed"])
+
+
+@app.command()
+def failures(submission: Id, token: Secret, server: Server = SERVER, form: Form = Format.TABLE) -> None:
+    """List the tasks of a submission that failed, with the reasons; --format json has all that their workers said."""
+    found = Client(server, token).failures(submission)
+    if form is not Format.JSON:
+        found = [{name: line[name] for name in SHORT} for line in found]
+    listed(found, form)
 
 
 @app.command()

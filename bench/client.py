@@ -9,12 +9,14 @@ client.records(mine["id"], Path("records.parquet"))
 
 import hashlib
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -22,9 +24,10 @@ from bench.errors import GauntletError, Mistake, OperatorError, SuiteError
 
 TIMEOUT = (5.0, 60.0)  # seconds to connect, seconds between two bytes
 ATTEMPTS = 6  # of a request that can be sent twice, over about half a minute
-AGAIN = (429, 503)
+AWAY = (502, 503, 504)  # of the face, or of the proxy before it
 PIECE = 4 << 20  # bytes of a file of weights in one request
 CHUNK = 1 << 16
+PAGE = 100  # submissions that one request lists
 BUILDING = (5.0, 300.0)  # while a model is built to see whether it can be
 _SUBMISSIONS, _UPLOADS, _MODELS = "submissions", "uploads", "models"
 
@@ -50,7 +53,12 @@ class Client:
     """Requests are sent again where the service is away for a moment: none of them does anything twice."""
 
     def __init__(self, url: str, token: str) -> None:
-        self._url = url.rstrip("/")
+        """Raises SuiteError for what is no address or no token, before anything is sent."""
+        self._url, token = url.rstrip("/"), token.strip()
+        if not (parts := urlsplit(url)).hostname or parts.scheme not in ("http", "https"):
+            raise SuiteError([Mistake("--server", "", f"'{url}' is no address: http://HOST:PORT, or https://")])
+        if not re.fullmatch(r"[!-~]+", token):
+            raise SuiteError([Mistake("--token", "", "this is no token: gauntlet_... (`gauntlet tokens create`)")])
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy or netrc from the environment gets the token
         self._session.headers["Authorization"] = f"Bearer {token}"
@@ -66,9 +74,16 @@ class Client:
     def get(self, submission: str) -> dict[str, Any]:
         return self._row("GET", f"/{submission}")
 
-    def submissions(self, state: str | None = None) -> list[dict[str, Any]]:
-        """Those that you may see, the latest first; no more than a page."""
-        found: list[dict[str, Any]] = self._json("GET", "", params={"state": state} if state else None)["submissions"]
+    def submissions(self, state: str | None = None, limit: int = PAGE) -> list[dict[str, Any]]:
+        """Those that you may see, the latest first; no more than `limit`."""
+        found: list[dict[str, Any]] = []
+        while len(found) < limit:
+            most = min(PAGE, limit - len(found))
+            last = {"before": found[-1]["created"], "after": found[-1]["id"]} if found else {}
+            page = self._json("GET", "", params={"state": state, "limit": most, **last})["submissions"]
+            found += page
+            if len(page) < most:
+                break
         return found
 
     def cancel(self, submission: str) -> dict[str, Any]:
@@ -116,12 +131,18 @@ class Client:
             wanted = {"file": name or file.name, "size": size, "digest": digest}
             row = next((one for one in self.uploads() if _begun(one, wanted)), None)
             row = row or dict(self._json("POST", "", _UPLOADS, json=wanted))
+            piece = PIECE
             while row["received"] < size:
                 told(row["received"], size)
                 content.seek(row["received"])
-                row = self._piece(row, content.read(PIECE))
+                try:
+                    row = self._piece(row, content.read(piece))
+                except ServiceError as refused:
+                    if refused.status != 408 or piece <= CHUNK:
+                        raise
+                    piece //= 4  # the line is too slow for so much at a time
         told(size, size)
-        return dict(self._json("POST", f"/{row['id']}/finish", _UPLOADS))
+        return dict(self._json("POST", f"/{row['id']}/finish", _UPLOADS, timeout=BUILDING))
 
     def uploads(self) -> list[dict[str, Any]]:
         """Your uploads, the latest first; to maintainers everybody's."""
@@ -170,11 +191,14 @@ class Client:
                 for event in self._stream(submission, last):
                     last = event.id or last
                     yield event
-                if self.get(submission)["ended"] is not None:
-                    return
             except requests.RequestException:
-                time.sleep(1.0)
-                self.get(submission)  # which gives up after a while
+                pass  # it broke off: whether the service is there is what `get` finds out, and gives up after a while
+            except ServiceError as refused:
+                if refused.status not in AWAY:
+                    raise
+            if self.get(submission)["ended"] is not None:
+                return
+            time.sleep(1.0)
 
     def _stream(self, submission: str, last: int | None) -> Iterator[Event]:
         headers = {"Last-Event-ID": str(last)} if last else {}
@@ -203,7 +227,13 @@ class Client:
         return dict(self._json(method, path, **more))
 
     def _json(self, method: str, path: str, kind: str = _SUBMISSIONS, **more: Any) -> Any:
-        return self._send(method, path, kind, **more).json()
+        answer = self._send(method, path, kind, **more)
+        try:
+            return answer.json()
+        except ValueError:
+            raise ServiceError(
+                answer.status_code, f"what answers at {self._url} is no service of Gauntlet's", "is --server right?"
+            ) from None
 
     def _send(
         self, method: str, path: str, kind: str = _SUBMISSIONS, timeout: tuple[float, float] = TIMEOUT, **more: Any
@@ -217,7 +247,7 @@ class Client:
             except (requests.ConnectionError, requests.Timeout) as problem:
                 why = type(problem).__name__
                 continue
-            if answer.status_code not in AGAIN or (answer.status_code == 429 and method == "POST"):
+            if answer.status_code not in AWAY and (answer.status_code != 429 or method == "POST"):
                 return _check(answer)
             why = f"HTTP {answer.status_code}"
         raise OperatorError(f"the service at {self._url} does not answer: {why}", "is it up? (`gauntlet up`)")
@@ -230,12 +260,15 @@ def _begun(upload: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 def _check(answer: requests.Response) -> requests.Response:
     """Raises SuiteError, ServiceError."""
-    if answer.ok:
+    if answer.status_code < 300:
         return answer
     try:
         told = dict(answer.json())
     except ValueError:
-        told = {"error": f"HTTP {answer.status_code} {answer.reason}: no answer of Gauntlet's"}
+        told = {
+            "error": f"HTTP {answer.status_code} {answer.reason}: no answer of Gauntlet's",
+            "hint": "is --server right?",
+        }
     if answer.status_code == 400 and told.get("mistakes"):
         raise SuiteError([Mistake("", "", mistake) for mistake in told["mistakes"]])
     more = "".join(f"\n  {mistake}" for mistake in told.get("mistakes", ()))

@@ -11,7 +11,8 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import ray
 from ray._private import ray_constants
 from ray._private import worker as ray_worker
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray.autoscaler.sdk import request_resources
 from ray.exceptions import GetTimeoutError, RayError
 
 from bench import placement
@@ -36,13 +38,26 @@ ASKING = 120.0  # seconds that a node has to say what it is
 WATCHFUL = {"health_check_period_ms": 1000, "health_check_timeout_ms": 2000, "health_check_failure_threshold": 3}
 
 
+@dataclass(frozen=True)
+class Dashboard:
+    """Ray's own pages, on loopback. token: the file that gets what they ask for; only its owner can read it."""
+
+    port: int
+    token: Path
+
+
 @contextlib.contextmanager
 def cluster(
-    address: str | None, workers: int | None, share: Share, system: Mapping[str, int] | None = None
+    address: str | None,
+    workers: int | None,
+    share: Share,
+    system: Mapping[str, int] | None = None,
+    dashboard: Dashboard | None = None,
 ) -> Iterator["Cluster"]:
     """A Ray cluster for the length of the block: one of our own on loopback, or the one at `address`.
 
-    system: settings of a Ray of our own (WATCHFUL). Raises ClusterError where it cannot be started or reached.
+    system: settings of a Ray of our own (WATCHFUL); dashboard: of one. Raises ClusterError where it cannot be started
+    or reached.
     """
     if ray.is_initialized():
         raise ClusterError("Ray is in use in this process already", "run Gauntlet in a process of its own")
@@ -51,23 +66,25 @@ def cluster(
     if address is None:
         cores = len(os.sched_getaffinity(0))
         wanted = cores if workers is None else max(cores, math.ceil(workers * share.cpus))
-        options |= {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": wanted}
+        options |= {"address": "local", "_node_ip_address": "127.0.0.1", "num_cpus": wanted}
+        options |= {"include_dashboard": dashboard is not None, "dashboard_host": "127.0.0.1"}
+        options |= {"dashboard_port": dashboard.port} if dashboard else {}
         options["_system_config"] = dict(system or {})
     with contextlib.ExitStack() as around:
         around.enter_context(_quiet())
         if address is None:
-            around.enter_context(_private())
+            around.enter_context(_private(dashboard.token if dashboard else None))
         else:
             options |= {"address": address, "runtime_env": {"working_dir": around.enter_context(_our_source())}}
         try:
-            dashboard = ray.init(**options).dashboard_url or ""
+            pages = ray.init(**options).dashboard_url or ""
         except Exception as problem:
             where = f"the cluster at {address}" if address else "a local Ray"
             raise ClusterError(
                 f"cannot start or join {where}: {line(problem)}", "`gauntlet doctor` looks at the machine"
             ) from problem
         try:
-            yield Cluster(share, workers, dashboard)
+            yield Cluster(share, workers, pages)
         finally:
             ray.shutdown()
 
@@ -96,8 +113,9 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _private() -> Iterator[None]:
-    """A Ray of our own hears nobody else: it listens on loopback only, and asks for a token that nobody was told.
+def _private(told: Path | None) -> Iterator[None]:
+    """A Ray of our own hears nobody else: it listens on loopback only, and asks for a token that nobody was told but
+    whoever can read the file `told`.
 
     Ray replaces 127.0.0.1 by the machine's address unless it takes itself for a Ray that cannot form clusters.
     """
@@ -106,9 +124,13 @@ def _private() -> Iterator[None]:
     clusters, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     os.environ.update(ours)
     _reread_token()
+    if told is not None:
+        _write_secret(told, ours["RAY_AUTH_TOKEN"])
     try:
         yield
     finally:
+        if told is not None:
+            told.unlink(missing_ok=True)
         ray_constants.ENABLE_RAY_CLUSTER = clusters
         for name, value in before.items():
             if value is None:
@@ -116,6 +138,13 @@ def _private() -> Iterator[None]:
             else:
                 os.environ[name] = value
         _reread_token()
+
+
+def _write_secret(path: Path, text: str) -> None:
+    """Into a new file that nobody else can read at any moment."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
 
 
 def _reread_token() -> None:
@@ -137,6 +166,7 @@ class Cluster:
         self._share = share
         self._listed: tuple[float, list[dict[str, Any]]] = (-math.inf, [])
         self._fingerprints: dict[str, Fingerprint] = {_here(): fingerprint()}
+        self._asked: list[Share] = []
 
     def listing(self) -> list[dict[str, Any]]:
         """The nodes, as Ray lists them; not older than a moment."""
@@ -164,6 +194,15 @@ class Cluster:
         """
         there = max(1, placement.room(self.listing(), self.options(), without))
         return there if self.most is None else min(self.most, there)
+
+    def ask_for(self, shares: Iterable[Share]) -> None:
+        """Tell Ray's autoscaler, where the cluster has one, of workers that no node can hold."""
+        wanted = sorted(set(shares), key=str)
+        if wanted == self._asked:
+            return
+        self._asked = wanted
+        bundles = [{"CPU": share.cpus, **({"GPU": share.gpus} if share.gpus else {})} for share in wanted]
+        request_resources(bundles=bundles, bundle_label_selectors=[dict(share.nodes) for share in wanted])
 
     def pool(
         self,

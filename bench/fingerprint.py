@@ -54,6 +54,11 @@ def with_threads(found: Mapping[str, str | int | float], threads: int) -> tuple[
     return mine, fingerprint_digest(mine)
 
 
+def device_name(device: str) -> str:
+    """The processor's or the GPU's name, of a torch device of this machine."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else str(_cpu()["cpu"])
+
+
 def _cpu() -> dict[str, str | int | float]:
     first, _, _ = _read(Path("/proc/cpuinfo")).partition("\n\n")
     pairs = (line.partition(":") for line in first.splitlines())

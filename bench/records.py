@@ -20,6 +20,7 @@ from pydantic import Field
 from bench.contracts import Figure, Frozen, ThreatModel
 
 CLASS = "class"  # the group column that all data have: the label
+DEVICE = "device"  # in a file of records: the name of the processor or GPU that computed them
 REFUSED = -2  # in the place of a class: the model declined to answer
 
 # One row per sample and evaluation. A column that an evaluation does not fill is null.
@@ -147,6 +148,7 @@ class Cell:
     threat: ThreatModel | None = None  # of an attack, as the suite has it
     remedy: str = ""  # of an attack that was added where records were suspect
     planned: int = 0  # samples that the suite asks for
+    devices: Sequence[str] = ()  # that computed the records, as far as they say
     seen: bool = False  # the model was trained on these very data
     fit_seconds: float | None = None  # that the fit of the detector or attack took, once
     state_bytes: int | None = None  # that it has to remember
@@ -213,13 +215,21 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def encode(table: pa.Table) -> bytes:
-    """The table as Parquet, with page checksums: the same table gives the same bytes."""
+def encode(table: pa.Table, device: str = "") -> bytes:
+    """The table as Parquet, with page checksums: the same table gives the same bytes. device: what computed it."""
     sink = io.BytesIO()
-    pq.write_table(
-        table, sink, compression="zstd", write_page_checksum=True, write_statistics=False, store_schema=False
-    )
+    how = {"compression": "zstd", "write_page_checksum": True, "write_statistics": False, "store_schema": False}
+    with pq.ParquetWriter(sink, table.schema, **how) as writer:
+        writer.write_table(table)
+        if device:
+            writer.add_key_value_metadata({DEVICE: device})
     return sink.getvalue()
+
+
+def device_of(table: pa.Table) -> str | None:
+    """What computed a task's records, as `decode` returned them; None where they do not say."""
+    found = (table.schema.metadata or {}).get(DEVICE.encode())
+    return None if found is None else str(found.decode())
 
 
 def decode(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:

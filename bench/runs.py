@@ -24,7 +24,7 @@ from bench.errors import OperatorError, did_you_mean
 from bench.examples import Examples
 from bench.plan import CellPlan, PluginRef, Resolved
 from bench.plugins import ROOT
-from bench.records import FIGURES, SAMPLES, Cell, Failure, conform
+from bench.records import FIGURES, SAMPLES, Cell, Failure, conform, device_of
 from bench.store import Store, write_atomically
 
 LIBRARIES = ("torch", "numpy", "ray", "foolbox", "mlflow", "pyarrow", "scikit-learn", "onnxruntime")
@@ -114,12 +114,13 @@ class Run:
         ):
             ref = plan.evaluation
             mine = failures.get(plan.label, [])
+            table, devices = self._table(plan)
             yield Cell(
                 model=plan.model.label,
                 dataset=plan.dataset.label,
                 evaluation=ref.label,
                 kind=ref.kind,
-                table=self._table(plan),
+                table=table,
                 failures=mine,
                 plugin=ref.plugin,
                 norm=ref.norm,
@@ -129,6 +130,7 @@ class Run:
                 remedy=ref.remedy,
                 minimal=ref.minimal,
                 planned=plan.size,
+                devices=devices,
                 seen=plan.dataset.digest in plan.model.learnt_from,
                 fit_seconds=plan.fit.seconds if plan.fit else None,
                 state_bytes=plan.fit.size if plan.fit else None,
@@ -137,11 +139,14 @@ class Run:
     def _refs(self) -> tuple[Sequence[PluginRef], ...]:
         return self.resolved.models, self.resolved.datasets, self.resolved.evaluations
 
-    def _table(self, plan: CellPlan) -> pa.Table:
+    def _table(self, plan: CellPlan) -> tuple[pa.Table, list[str]]:
+        """A cell's records, and the names of the devices that computed them."""
         schema = FIGURES if plan.evaluation.kind.figures else SAMPLES
         there = [task.key for task in plan.tasks() if self.store.has(task.key)]
-        parts = [conform(self.store.read(key, schema.names), schema) for key in there]
-        return pa.concat_tables(parts) if parts else schema.empty_table()
+        read = [self.store.read(key, schema.names) for key in there]
+        devices = sorted({device for part in read if (device := device_of(part))})
+        parts = [conform(part, schema) for part in read]
+        return pa.concat_tables(parts) if parts else schema.empty_table(), devices
 
     def examples(self, only: str | None = None, enough: int | None = None) -> Iterator[tuple[CellPlan, Examples]]:
         """The adversarial examples of each attack that kept some, one attack's in memory at a time.

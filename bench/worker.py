@@ -19,6 +19,7 @@ from bench import contracts, detection, measure, plugins
 from bench.contracts import Attack, Classifier, Detector, Goal, Keep, Learner, PairedProbe, Report, Samples
 from bench.data import subset
 from bench.errors import DataError, GauntletError, PluginError
+from bench.fingerprint import device_name
 from bench.gpu import exact_arithmetic
 from bench.memory import loading
 from bench.plan import EXAMINED, CellPlan, DatasetRef, EvaluationRef, ModelRef, Task
@@ -126,7 +127,7 @@ class Worker:
     def run(self, task: Task) -> Outcome:
         """Never raises what a plugin raised: a failure is an answer."""
         torch.set_num_threads(task.cell.threads)
-        return self._guarded(lambda: encode(self._measure(task)), task.cell.model)
+        return self._guarded(lambda: encode(self._measure(task), device_name(self.device)), task.cell.model)
 
     def train(self, task: TrainTask, report: Report) -> Outcome:
         """Train a model's weights."""

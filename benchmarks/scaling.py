@@ -196,7 +196,7 @@ def measure(workers: int, seconds: float, users: int, rounds: int, folder: str) 
     pool._real = time.perf_counter()
     node = {"NodeID": "node", "Alive": True, "Resources": {"CPU": workers}, "Labels": {}}
     crews = Crews(
-        pool, queue, lambda: [node], None, startup=120.0, clock=pool.clock,
+        pool, queue, lambda: [node], None, startup=120.0, lacking=tuple, clock=pool.clock,
         canceled=lambda: not any(thread.is_alive() for thread in threads),
     )  # fmt: skip
     with contextlib.suppress(Canceled):

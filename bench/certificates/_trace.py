@@ -96,7 +96,7 @@ class _Reader:
             kwargs = fx.node.map_arg(node.kwargs, self.value.__getitem__)
             with torch.no_grad():
                 self.value[node] = getattr(runner, node.op)(node.target, args, kwargs)
-            if any(source in self.place for source in node.all_input_nodes):
+            if any(source in self.place for source in node.all_input_nodes) and not _of_shapes(node):
                 self._step(node, args, kwargs)
         raise Unsupported("bounds: the model returns nothing", "attack it instead")
 
@@ -108,6 +108,8 @@ class _Reader:
                 return
         elif len(sources) == 1 and args and node.args[0] is sources[0]:
             layer = self.module.get_submodule(str(node.target)) if node.op == "call_module" else node.target
+            if not isinstance(self.value[node], Tensor):
+                raise Unsupported(f"bounds: '{node.name}' makes no tensor of one", "attack the model instead")
             before, after = self.value[sources[0]].shape[1:], self.value[node].shape[1:]
             operation = _operation(layer, args, kwargs, tuple(before), tuple(after))
             if operation is not None:
@@ -120,6 +122,13 @@ class _Reader:
         self.place[node] = len(self.found)
         inputs = tuple(self.place[source] for source in sources)
         self.found.append(Step(operation, inputs, tuple(self.value[node].shape[1:])))
+
+
+def _of_shapes(node: fx.Node) -> bool:
+    """Whether it asks a tensor for its shape, which no input changes: `x.size(0)`, `x.shape`."""
+    if node.op == "call_method":
+        return node.target in ("size", "dim", "numel")
+    return node.target is getattr and node.args[1] in ("shape", "ndim")
 
 
 def _operation(
@@ -143,13 +152,14 @@ def _operation(
         return MaxPool(_pair(layer.kernel_size), _pair(layer.stride))
     if kind in (nn.AvgPool2d, nn.AdaptiveAvgPool2d):
         return Affine(layer, layer, _transpose(layer, before))
-    if kind in (nn.Flatten, nn.Dropout, nn.Dropout2d, nn.Identity) or layer in (torch.flatten, "flatten", "view"):
+    if kind in (nn.Flatten, nn.Dropout, nn.Dropout2d, nn.Identity) or layer in _RESHAPING:
         return _reshape(before, after) if _size(before) == _size(after) else None
     if layer in _ARITHMETIC and len(args) == 2 and not kwargs:
         return _arithmetic(layer, args[1])
     return None
 
 
+_RESHAPING = (torch.flatten, torch.reshape, "flatten", "reshape", "view")
 _ARITHMETIC = (operator.add, operator.sub, operator.mul, operator.truediv)
 
 

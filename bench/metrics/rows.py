@@ -50,6 +50,8 @@ KINDS: Mapping[str, str] = {
     "not settled": "The timing never became steady during the warm-up.",
     "too few queries": "A percentile is given only from enough queries to stand on.",
     "dynamic": "The model does more work for some inputs than for others; the figure is the mean.",
+    "devices": "Records of this table were computed on several kinds of processors or GPUs, which round differently: a "
+    "sample at the very boundary may fall on either side.",
     "unknown": "The figure could not be had.",
 }
 
@@ -60,13 +62,34 @@ def rows(cells: Iterable[Cell]) -> list[Row]:
     The cells of a row must follow each other. Raises ValueError where they do not, and where records break the schema.
     """
     finished: list[Row] = []
+    devices: list[set[str]] = []  # that computed the records of each
     seen: set[tuple[str, str]] = set()
     for key, group in groupby(cells, key=lambda cell: (cell.model, cell.dataset)):
         if key in seen:
             raise ValueError(f"the cells of model '{key[0]}' on data set '{key[1]}' do not follow each other")
         seen.add(key)
-        finished.append(_Line(*key).fill(group))
-    return finished
+        line = _Line(*key)
+        finished.append(line.fill(group))
+        devices.append(line.devices)
+    together = set().union(*devices)
+    return [_of_devices(row, mine, together) for row, mine in zip(finished, devices, strict=True)]
+
+
+def _of_devices(row: Row, mine: set[str], together: set[str]) -> Row:
+    """The row, flagged where the records of the table come of several devices."""
+    if len(together) <= 1 or not mine:
+        return row
+    others = sorted(together - mine)
+    told = f"computed on {' and '.join(sorted(mine))}" + (f"; others here on {' and '.join(others)}" if others else "")
+    return row.model_copy(
+        update={"flags": (*row.flags, *(f"{name}: devices: {told}" for name in _accuracies(row.metrics)))}
+    )
+
+
+def _accuracies(metrics: Iterable[str]) -> list[str]:
+    """What the names of accuracies begin with."""
+    subjects = dict.fromkeys(name.partition("/")[0] for name in metrics)
+    return [subject for subject in subjects if subject.endswith("_accuracy")]
 
 
 class _Line:
@@ -81,11 +104,13 @@ class _Line:
         self.certified: list[Cell] = []
         self.hardware: set[str] = set()
         self.threats: dict[str, ThreatModel] = {}
+        self.devices: set[str] = set()  # that computed its records
         self.seen = False  # the model learnt from these data
         self.classes = 0  # that the model tells apart; 0 before its scores are seen
 
     def fill(self, cells: Iterable[Cell]) -> Row:
         for cell in cells:
+            self.devices |= set() if cell.kind.figures else set(cell.devices)
             self.failures += cell.failures
             self.seen |= cell.seen
             _BY_KIND[cell.kind](self, cell)
@@ -93,9 +118,8 @@ class _Line:
             self.worst(norm, attacks)
         check_proofs(self.certified, self.attacked)
         if self.seen:
-            for subject in dict.fromkeys(name.partition("/")[0] for name in self.metrics):
-                if subject.endswith("_accuracy"):
-                    self.flag(subject, "seen", "the model was trained on these very data")
+            for subject in _accuracies(self.metrics):
+                self.flag(subject, "seen", "the model was trained on these very data")
         return Row(
             model=self.model,
             dataset=self.dataset,

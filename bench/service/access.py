@@ -7,6 +7,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import os
 import re
 import secrets
 import time
@@ -134,6 +135,7 @@ class Access:
                     created=now, expires=now + days * 86400,
                 )
             )  # fmt: skip
+            session.add(self._here("create token", f"{name} of {user}, {role}", 201))
         return f"gauntlet_{name}_{secret}"
 
     def tokens(self) -> list[tuple[Token, str]]:
@@ -152,6 +154,7 @@ class Access:
                 near = did_you_mean(name, session.scalars(select(Token.id)))
                 raise OperatorError(f"no token '{name}'{near}", "`gauntlet tokens list` shows their ids")
             found.revoked = found.revoked or self._clock()
+            session.add(self._here("revoke token", f"{name} of {found.owner}", 204))
 
     def identify(self, header: str | None, *, basic: bool = False) -> Identity:
         """Whose `Authorization` header this is. basic: a browser's, with the token as the password, is good, too.
@@ -164,16 +167,20 @@ class Access:
         if match is None:
             raise Refused(401, "no token", "send `Authorization: Bearer gauntlet_...` (`gauntlet tokens create`)")
         found, user = self._valid(match[1])
-        if not hmac.compare_digest(found.digest if found else "", _digest(match[2])) or found is None or user is None:
-            raise Refused(401, "this token is unknown, expired or revoked", "ask an administrator for a new one")
-        return Identity(user.name, Role(user.role), found.id, frozenset(map(Verb, found.scopes)))
+        if not hmac.compare_digest(found.digest if found else "", _digest(match[2])):
+            raise _worthless()
+        return _identity(found, user)
+
+    def again(self, me: Identity) -> Identity:
+        """The same token a while later. Raises Refused: 401 where it has expired, or was revoked, meanwhile."""
+        return _identity(*self._valid(me.token))
 
     def link(self, me: Identity, place: str) -> str:
         """A key that lets anybody read this one place for LINK seconds: following a link sends no token."""
         me.need(Verb.READ)
         found, _ = self._valid(me.token)
         if found is None:
-            raise Refused(401, "this token is unknown, expired or revoked", "ask an administrator for a new one")
+            raise _worthless()
         ends = f"{int(self._clock() + LINK):010}"
         return f"{found.id}.{ends}.{_sign(found, place, ends)}"
 
@@ -203,6 +210,10 @@ class Access:
         with self._database.writing() as session:
             session.add(entry)
 
+    def _here(self, verb: str, object_: str, status: int) -> Audit:
+        """What an account of this machine did, without a token."""
+        return Audit(time=self._clock(), address=f"uid {os.getuid()}", verb=verb, object=object_, status=status)
+
     def audited(self, limit: int, before: int | None = None) -> list[Audit]:
         """The latest entries first. before: those with a lower id."""
         asked = select(Audit).order_by(Audit.id.desc()).limit(limit)
@@ -231,6 +242,16 @@ class RateLimit:
             self._left[name] = (left - cost if left >= cost else left, now)
             if left < cost:
                 raise Refused(429, "too many requests", f"again in {(cost - left) / self._rate:.1f} s")
+
+
+def _identity(token: Token | None, user: User | None) -> Identity:
+    if token is None or user is None:
+        raise _worthless()
+    return Identity(user.name, Role(user.role), token.id, frozenset(map(Verb, token.scopes)))
+
+
+def _worthless() -> Refused:
+    return Refused(401, "this token is unknown, expired or revoked", "ask an administrator for a new one")
 
 
 def _digest(secret: str) -> str:

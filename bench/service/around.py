@@ -1,5 +1,7 @@
 """What is around every request: headers, figures, and errors in one shape."""
 
+import errno
+import logging
 import time
 from typing import Any
 
@@ -7,12 +9,18 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bench.errors import GauntletError, OperatorError, SuiteError, TrackingError
+from bench.service.access import Access
+from bench.service.bodies import TooMuch
+from bench.service.door import address
 from bench.service.figures import Figures
 from bench.service.queue import Refused
+
+log = logging.getLogger(__name__)
 
 HEADERS = {
     b"x-content-type-options": b"nosniff",
@@ -22,30 +30,62 @@ HEADERS = {
 }
 
 
-class Around:
-    """Sets headers that are not set, and counts requests by route, so that no user's text becomes a label."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+CHANGES = ("POST", "PUT", "PATCH", "DELETE")
+NOT_THEIRS = (403, 404)  # written down for those who only look, too
 
-    def __init__(self, app: ASGIApp, figures: Figures) -> None:
+
+class Around:
+    """Sets headers that are not set, writes changes and refusals down, answers what nobody expected, and counts
+    requests by route, so that no user's text becomes a label."""
+
+    def __init__(self, app: ASGIApp, figures: Figures, access: Access) -> None:
         self._app = app
         self._figures = figures
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 500
+        began, answered = time.perf_counter(), False
 
         async def told(message: Message) -> None:
-            nonlocal status
+            nonlocal answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                answered, status = True, message["status"]
                 given = {name.lower() for name, _ in message["headers"]}
                 message["headers"] = [*message["headers"], *(item for item in HEADERS.items() if item[0] not in given)]
                 route = getattr(scope.get("route"), "path", "none")
                 self._figures.request(scope["method"], route, status, time.perf_counter() - began)
+                await self._write_down(scope, status)
             await send(message)
 
-        await self._app(scope, receive, told)
+        try:
+            await self._app(scope, receive, told)
+        except Exception:
+            if answered:
+                raise
+            log.exception("a request met a bug", extra={"method": scope["method"], "path": scope["path"]})
+            bug = _problem(500, "a bug of the service", "its log says more: tell whoever runs it")
+            await bug(scope, receive, told)
+
+    async def _write_down(self, scope: Scope, status: int) -> None:
+        """In the audit log, before the answer goes out: every change, and what was refused to somebody who is known."""
+        state, route = Request(scope).state, scope.get("route")
+        me, changes = getattr(state, "me", None), scope["method"] in CHANGES
+        if me is None or not (changes or status in NOT_THEIRS):
+            return
+        verb = getattr(route, "name", "") or scope["method"]
+        if verb == "piece" and status < 400:
+            return  # how much of an upload has come is no change of anything yet
+        object_ = getattr(state, "object", None) or "/".join(map(str, scope.get("path_params", {}).values()))
+        entry = (me, address(Request(scope)), verb, object_, status)
+        try:
+            await run_in_threadpool(self._access.audit, *entry)
+        except DBAPIError:
+            about = {"owner": me.user, "verb": verb, "object": object_, "status": status}
+            log.exception("the audit log cannot be written: this line stands for the entry", extra=about)
 
 
 def explain(app: FastAPI) -> None:
@@ -59,7 +99,8 @@ def explain(app: FastAPI) -> None:
     @app.exception_handler(SuiteError)
     def suite(_: Request, problem: SuiteError) -> JSONResponse:
         mistakes = [str(mistake) for mistake in problem.mistakes]
-        return _problem(400, f"{len(mistakes)} mistakes in the suite", problem.hint or "mend them all", mistakes)
+        count = "a mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        return _problem(400, f"{count} in what was sent", problem.hint or "mend them all", mistakes)
 
     @app.exception_handler(GauntletError)
     def expected(_: Request, problem: GauntletError) -> JSONResponse:
@@ -72,9 +113,15 @@ def explain(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def other(_: Request, problem: HTTPException) -> JSONResponse:
-        return _problem(
-            problem.status_code, str(problem.detail), "/openapi.json says what there is", headers=problem.headers
-        )
+        hint = problem.hint if isinstance(problem, TooMuch) else "/openapi.json says what there is"
+        return _problem(problem.status_code, str(problem.detail), hint, headers=problem.headers)
+
+    @app.exception_handler(OSError)
+    def full(_: Request, problem: OSError) -> JSONResponse:
+        if problem.errno not in FULL:
+            raise problem
+        log.error("the disk takes no more", extra={"why": str(problem)})
+        return _problem(503, "the service's disk takes no more", "tell whoever runs it", headers={"Retry-After": "60"})
 
     @app.exception_handler(DBAPIError)
     @app.exception_handler(OperatorError)

@@ -1,9 +1,10 @@
-"""What `gauntlet up` starts beside the service: an MLflow server, and a PostgreSQL of Debian's package.
+"""What `gauntlet up` starts beside the service: an MLflow server, a PostgreSQL of Debian's package, Ray's dashboard.
 
-Both keep everything in the output folder, and neither can be reached from another machine: MLflow listens on loopback,
-PostgreSQL on a socket in a folder that only its owner may enter.
+The first two keep everything in the output folder. None can be reached from another machine: MLflow and the dashboard
+listen on loopback, PostgreSQL on a socket in a folder that only its owner may enter.
 """
 
+import importlib.util
 import os
 import pwd
 import shutil
@@ -24,6 +25,8 @@ from bench.service.supervisor import Child
 from bench.tracking import default_uri
 
 HOST = "127.0.0.1"
+RAY_TOKEN = "ray-token"  # noqa: S105 - the file in the output folder that has what Ray's dashboard asks for
+RAY_NEEDS = ("aiohttp_cors", "colorful", "grpc", "opencensus")  # modules of ray[default]
 BINARIES = Path("/usr/lib/postgresql")  # Debian's package: one folder for each version
 OWNER = "gauntlet"  # of the database
 UNPRIVILEGED = "postgres"  # Debian's account, for PostgreSQL refuses to be root
@@ -39,6 +42,15 @@ def mlflow_server(output: Path, port: int) -> Child:
     words += ["--artifacts-destination", (output.absolute() / "mlartifacts").as_uri()]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     return Child("mlflow", _kept("TERM", words), quiet, output / "mlflow.log")
+
+
+def check_dashboard(port: int) -> None:
+    """Raises OperatorError where Ray's dashboard cannot be started."""
+    if missing := [name for name in RAY_NEEDS if importlib.util.find_spec(name) is None]:
+        raise OperatorError(
+            f"Ray's dashboard is not installed ({', '.join(missing)})", "install gauntlet-bench[dashboard]"
+        )
+    must_be_free(HOST, port, "--dashboard-port")
 
 
 def postgresql_url(output: Path) -> str:

@@ -5,7 +5,7 @@ the queue.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -66,7 +66,10 @@ class _Of:
 
 
 class Crews:
-    """pool: workers of all kinds. nodes: as they are now. most: workers at once; None: as many as there is room for."""
+    """pool: workers of all kinds. nodes: as they are now. most: workers at once; None: as many as there is room for.
+
+    lacking: which of the workers that the queue asks for no node can hold; it has been told so.
+    """
 
     def __init__(
         self,
@@ -76,6 +79,7 @@ class Crews:
         most: int | None,
         *,
         startup: float,
+        lacking: Callable[[], Collection[Share]],
         canceled: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -84,6 +88,7 @@ class Crews:
         self._queue = queue
         self._nodes = nodes
         self._startup = startup
+        self._lacking = lacking
         self._canceled = canceled
         self._clock = clock
         self._looked = float("-inf")
@@ -177,8 +182,7 @@ class Crews:
         if self._clock() - self._looked < LOOK:
             return
         self._looked = self._clock()
-        missing = lacking(self._queue, self._nodes())
-        for share in missing.keys() & self._crews.keys():
+        for share in set(self._lacking()) & self._crews.keys():
             if not self._crews[share].staffed:
                 self._disband(share)
 
@@ -187,8 +191,8 @@ class Crews:
         return self._queue.had(crew.waiting) if crew and crew.waiting else None
 
 
-def lacking(queue: FairQueue, nodes: Nodes) -> Mapping[Share, str]:
-    """Tell the queue which workers no node can hold now, and why."""
+def lacking(queue: FairQueue, nodes: Nodes) -> set[Share]:
+    """The workers that submissions want and no node can hold now. The queue is told which and why."""
     found = {share: why[0] for share in queue.asked() if (why := placement.nowhere(nodes, share))}
     queue.nowhere(found)
-    return found
+    return set(found)

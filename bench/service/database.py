@@ -271,6 +271,7 @@ def _engine(url: str) -> Engine:
         if parsed.get_backend_name() == "sqlite":
             if parsed.database and parsed.database != ":memory:":
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+                Path(parsed.database).touch(mode=0o600)  # it holds what users keep from each other
             engine = create_engine(parsed, connect_args={"timeout": BUSY}, pool_size=KEPT, max_overflow=KEPT)
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)

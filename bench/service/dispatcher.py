@@ -21,7 +21,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from bench import run as engine
 from bench import verbs
-from bench.cluster import WATCHFUL, Cluster, cluster
+from bench.cluster import WATCHFUL, Cluster, Dashboard, cluster
 from bench.dispatch import Canceled, Dispatcher
 from bench.errors import ClusterError, GauntletError
 from bench.fingerprint import Fingerprint
@@ -30,6 +30,7 @@ from bench.placement import Share, nowhere
 from bench.run import DRAINING, STARTUP, Options, Stopped
 from bench.service import intake
 from bench.service.beside import Reporter
+from bench.service.companions import RAY_TOKEN
 from bench.service.crews import Crews, lacking
 from bench.service.database import ENDED, State
 from bench.service.fair import FairQueue
@@ -58,6 +59,7 @@ class Place:
     address: str | None = None  # of a running Ray cluster
     workers: int | None = None
     tracking_uri: str | None = None
+    dashboard: int | None = None  # the port of Ray's, where Ray is of the dispatcher's own
     at_once: int = 8  # submissions, of all users
 
 
@@ -71,6 +73,7 @@ class Foreman:
         self._stop = threading.Event()
         self._problem: BaseException | None = None
         self._joined: Cluster | None = None
+        self._untimed: dict[str, Share] = {}  # what timings of submissions wait for before they can be planned
         self._at_work: dict[str, AtWork] = {}
         self._unsaid: list[Callable[[], None]] = []  # what the database has yet to be told, in this order
         self._renewed = 0.0
@@ -101,7 +104,9 @@ class Foreman:
         for thread in threads:
             thread.start()
         try:
-            with cluster(self._place.address, self._place.workers, Share(), WATCHFUL) as joined:
+            place, port = self._place, self._place.dashboard
+            pages = None if port is None else Dashboard(port, place.output / RAY_TOKEN)
+            with cluster(place.address, place.workers, Share(), WATCHFUL, pages) as joined:
                 about = {"nodes": joined.nodes, "workers": joined.room(), "dashboard": joined.dashboard}
                 log.info("cluster joined", extra=about)
                 self._joined = joined
@@ -122,7 +127,7 @@ class Foreman:
     def _dispatch(self, joined: Cluster) -> None:
         store = Store(str(self._place.output / "store"))
         while not self._stop.is_set():
-            lacking(self.queue, joined.listing())
+            self._lacking(joined)
             alone = self.queue.turn(BEAT)
             if alone is None:
                 continue
@@ -132,8 +137,9 @@ class Foreman:
                 else:
                     pool = TicketPool(joined.pool((), store, self.queue.progress), self.handed)
                     crews = Crews(
-                        pool, self.queue, joined.listing, joined.most, startup=STARTUP, canceled=self._stop.is_set
-                    )
+                        pool, self.queue, joined.listing, joined.most, startup=STARTUP,
+                        lacking=partial(self._lacking, joined), canceled=self._stop.is_set,
+                    )  # fmt: skip
                     crews.run()
             except Canceled:
                 return
@@ -160,7 +166,13 @@ class Foreman:
             except ClusterError as problem:
                 self.queue.put_back([ticket])
                 self.queue.fail(share, problem)
-            lacking(self.queue, joined.listing())
+            self._lacking(joined)
+
+    def _lacking(self, joined: Cluster) -> set[Share]:
+        """Workers that no node can hold now: the queue and Ray are told."""
+        found = lacking(self.queue, joined.listing())
+        joined.ask_for(found | set(self._untimed.values()))
+        return found
 
     def _estimate(self, job: AnyJob) -> float:
         if not isinstance(job, TaskJob):
@@ -335,15 +347,19 @@ class Foreman:
 
     def hardware(self, resources: Resources, waits: Callable[[str], None], canceled: Callable[[], bool]) -> Fingerprint:
         """What timings of such workers are made on; waits for a node that can hold one. Raises Canceled."""
-        share = Share.of(resources)
-        while not canceled():
-            if self._joined is not None:
-                why = nowhere(self._joined.listing(), share)
-                waits(why[0] if why else "")
-                if why is None:
-                    return self._joined.hardware(share)
-            time.sleep(BEAT)
-        raise Canceled
+        share, me = Share.of(resources), threading.current_thread().name
+        try:
+            while not canceled():
+                if self._joined is not None:
+                    why = nowhere(self._joined.listing(), share)
+                    waits(why[0] if why else "")
+                    if why is None:
+                        return self._joined.hardware(share)
+                    self._untimed[me] = share
+                time.sleep(BEAT)
+            raise Canceled
+        finally:
+            self._untimed.pop(me, None)
 
     def note(self, job: AnyJob, outcome: Outcome) -> None:
         if isinstance(job, TaskJob) and not isinstance(outcome, Failed):

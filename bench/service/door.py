@@ -1,15 +1,12 @@
-"""The door of the face: who comes in, how often, with how much, and what is written down of it."""
+"""The door of the face: who comes in, and how often."""
 
-import asyncio
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Header, Query, Request
 
 from bench.service.access import Access, Identity, RateLimit, Verb
 from bench.service.queue import Refused
-
-SLOW = 30.0  # seconds that a body may take to come
 
 
 class Door:
@@ -51,43 +48,19 @@ class Door:
             return self.who(request, authorization)
         return self._let_in(request, lambda: self.access.follow(key, request.url.path), guess=True)
 
-    def recorded(
-        self, request: Request, me: Identity, verb: str, object_: str, act: Callable[[], Any], status: int = 200
-    ) -> Any:
-        """Do it, and write down who did, or who was not allowed to."""
-        try:
-            done = act()
-        except Refused as refused:
-            self.access.audit(me, _address(request), verb, object_, refused.status)
-            raise
-        self.access.audit(me, _address(request), verb, object_, status)
-        return done
-
     def _let_in(self, request: Request, identify: Callable[[], Identity], *, guess: bool) -> Identity:
         try:
             found = identify()
         except Refused as refused:
             if refused.status == 401 and guess:
-                self._guesses.take(_address(request))
-                self.access.audit(None, _address(request), "identify", "", 401)
+                self._guesses.take(address(request))
+                self.access.audit(None, address(request), "identify", "", 401)
             raise
         self._limit.take(found.user)
+        request.state.me = found  # for the audit log
         return found
 
 
-async def body(request: Request, most: int, hint: str) -> bytes:
-    """Raises Refused: 413 as soon as there is more than `most` bytes, 408 where it does not come."""
-    content = bytearray()
-    try:
-        async with asyncio.timeout(SLOW):
-            async for chunk in request.stream():
-                content += chunk
-                if len(content) > most:
-                    raise Refused(413, f"larger than {most >> 10} KiB", hint)
-    except TimeoutError:
-        raise Refused(408, f"the body did not come within {SLOW:g} s") from None
-    return bytes(content)
-
-
-def _address(request: Request) -> str:
+def address(request: Request) -> str:
+    """Where a request comes from."""
     return request.client.host if request.client else ""

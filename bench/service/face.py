@@ -6,6 +6,7 @@ It may be killed at any moment: what it answered 202 to is in the database.
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,20 +17,22 @@ from starlette.concurrency import run_in_threadpool
 
 from bench import __version__, results, runs
 from bench.service import intake, shapes
-from bench.service.access import LINK, Access, Identity, Verb
+from bench.service.access import LINK, Access, Identity, Role, Verb
 from bench.service.around import Around, explain
+from bench.service.bodies import Bodies
 from bench.service.database import ENDED, Database, State
-from bench.service.door import Door, body
+from bench.service.door import Door
 from bench.service.face_models import add_models, registry_uri, scan
 from bench.service.figures import Figures
 from bench.service.page import add_page
 from bench.service.queue import PAGE, PRIORITIES, Queue, Quotas, Refused
 from bench.service.stream import Streams
 from bench.service.traces import SILENT, Traces
-from bench.service.uploads import Uploads
+from bench.service.uploads import PIECE, Uploads
 
 SANDBOX = (
-    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 Id = Annotated[str, InPath(pattern=r"^[a-z0-9][a-z0-9_-]{0,95}$")]
@@ -52,17 +55,21 @@ def face(
     tracking_uri: str | None = None,
     pages: str | None = None,
     traces: Traces = SILENT,
+    ray_pages: str | None = None,
 ) -> FastAPI:
     """The application. output: the dispatcher's folder. rate: requests per second of one user. tracking_uri: the
-    MLflow in which models are registered. pages: the address at which users see MLflow's pages."""
+    MLflow in which models are registered. pages: the address at which users see MLflow's pages; ray_pages: at which
+    administrators see Ray's."""
     app = FastAPI(
         title="Gauntlet", version=__version__, docs_url=None, redoc_url=None, responses=shapes.PROBLEMS,
         description="Submit suites, watch them, fetch what came out. Every request bears a token.",
+        generate_unique_id_function=lambda route: route.name,  # what a generated client calls its functions
     )  # fmt: skip
     limits = quotas or Quotas()
     queue, door = Queue(database, limits), Door(Access(database), rate)
     figures, streams = Figures(database), Streams(queue)
-    app.add_middleware(Around, figures=figures)
+    app.add_middleware(Bodies, most=intake.MAX_BYTES, pieces=PIECE)
+    app.add_middleware(Around, figures=figures, access=door.access)
     explain(app)
     add_models(app, door, Uploads(database, output / "uploads", limits, scan), registry_uri(output, tracking_uri))
     add_page(app)
@@ -79,28 +86,28 @@ def face(
         """Hand in a suite. The same Idempotency-Key gives the same submission, however often it is sent."""
         began = time.time()
         me.need(Verb.SUBMIT)
-        content = await body(request, intake.MAX_BYTES, "a suite names its data")
+        content = await request.body()
         suite = await run_in_threadpool(intake.accept, content)
-
-        def act() -> Any:
-            text = content.decode("utf-8-sig")
-            return queue.submit(me.user, suite.name, text, key=key, priority=priority, shared=shared)[0]
-
-        made = await run_in_threadpool(door.recorded, request, me, "submit", suite.name, act, 202)
+        text = content.decode("utf-8-sig")
+        enter = partial(queue.submit, key=key, priority=priority, shared=shared)
+        made, _ = await run_in_threadpool(enter, me.user, suite.name, text)
+        request.state.object = made.id
         traces.span((made.id, f"submit:{began}"), began, time.time(), {"gauntlet.owner": me.user})
         response.headers["Location"] = f"/v1/submissions/{made.id}"
         return made
 
     @app.get("/v1/submissions", response_model=shapes.Page)
-    def page(
+    def submissions(
         me: Who,
         state: State | None = None,
         before: Annotated[float | None, Query(allow_inf_nan=False, ge=0, le=1e12)] = None,
+        after: Annotated[str, Query(pattern=r"^[a-z0-9_-]{0,96}$")] = "",
         limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
     ) -> Any:
-        """Submissions that you may see, the latest first. before: those that were created before that time."""
+        """Submissions that you may see, the latest first. before, after: when the last one of the page before was
+        created, and its id."""
         me.need(Verb.READ)
-        return {"submissions": queue.page(me.owners, state=state, before=before, limit=limit)}
+        return {"submissions": queue.page(me.owners, state=state, before=before, after=after, limit=limit)}
 
     @app.get("/v1/submissions/{id}", response_model=shapes.Submission)
     def show(me: Who, id: Id) -> Any:
@@ -113,11 +120,12 @@ def face(
         return Response(me.see(queue.get(id)).text, media_type="application/yaml")
 
     def control(verb: str, act: Callable[[str], Any], about: str) -> None:
-        def changed(request: Request, me: Who, id: Id) -> Any:
-            return door.recorded(request, me, verb, id, lambda: act(me.control(queue.get(id)).id))
+        def changed(me: Who, id: Id) -> Any:
+            return act(me.control(queue.get(id)).id)
 
         changed.__doc__ = about
-        app.post(f"/v1/submissions/{{id}}/{verb}", response_model=shapes.Submission, operation_id=verb)(changed)
+        place = f"/v1/submissions/{{id}}/{verb}"
+        app.post(place, response_model=shapes.Submission, name=verb)(changed)
 
     control("cancel", queue.cancel, "Stop it for good. What was measured is kept.")
     control("pause", queue.pause, "Hand out no more of its tasks.")
@@ -125,21 +133,20 @@ def face(
     control("retry", queue.retry, "Try again what failed or was canceled; what was measured is not measured again.")
 
     @app.put("/v1/submissions/{id}/priority", response_model=shapes.Submission)
-    def prioritise(request: Request, me: Who, id: Id, wanted: shapes.Priority) -> Any:
+    def priority(me: Who, id: Id, wanted: shapes.Priority) -> Any:
         """Among your own submissions that wait, the one with the highest priority is next."""
-        act = lambda: queue.prioritise(me.control(queue.get(id)).id, wanted.priority)  # noqa: E731
-        return door.recorded(request, me, "priority", id, act)
+        return queue.prioritise(me.control(queue.get(id)).id, wanted.priority)
 
     @app.get("/v1/submissions/{id}/events", response_class=StreamingResponse, responses=_kind("text/event-stream"))
     def events(
-        request: Request,
         me: Who,
         id: Id,
         after: Annotated[int | None, Header(alias="Last-Event-ID", ge=0, le=2**31 - 1)] = None,
     ) -> StreamingResponse:
         """Server-sent events until it ends: `state`, `note` and `progress` (a submission as JSON)."""
         me.see(queue.get(id))
-        told: AsyncIterator[str] = streams.follow(me.user, id, after or 0)
+        allowed = lambda: door.access.again(me).see(queue.get(id))  # noqa: E731
+        told: AsyncIterator[str] = streams.follow(me.user, id, after or 0, allowed)
         return StreamingResponse(told, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
     @app.get("/v1/submissions/{id}/failures", response_model=list[dict[str, Any]])
@@ -193,12 +200,12 @@ def face(
             raise Refused(404, f"'{id}' has not been run", row.message)
         return run
 
-    @app.get("/v1/me", response_model=shapes.Me)
+    @app.get("/v1/me", response_model=shapes.Me, name="me")
     def me_(me: Annotated[Identity, Depends(door.asked)]) -> Any:
         """Whose token this is, and what it is good for. need: 403 where it is not good for that."""
         return {
             "user": me.user, "role": me.role, "scopes": sorted(me.scopes), "seconds_today": queue.usage(me.user),
-            "mlflow": pages,
+            "mlflow": pages, "ray": ray_pages if me.role == Role.ADMIN else None,
         }  # fmt: skip
 
     @app.get("/v1/audit", response_model=shapes.Log)
@@ -231,4 +238,7 @@ def face(
 
 
 def _kind(*kinds: str) -> dict[int | str, dict[str, Any]]:
-    return {200: {"content": {kind: {} for kind in kinds}}}
+    form = {"type": "string"}
+    schemas = {kind: form if kind.startswith("text") else {**form, "format": "binary"} for kind in kinds}
+    schemas |= {kind: {} for kind in kinds if kind.endswith("json")}
+    return {200: {"content": {kind: {"schema": schemas[kind]} for kind in kinds}}}

@@ -13,9 +13,9 @@ from bench import models, tracking
 from bench.service import intake, shapes
 from bench.service.access import Identity, Verb
 from bench.service.apart import apart
-from bench.service.door import Door, body
+from bench.service.door import Door
 from bench.service.queue import PAGE, Refused
-from bench.service.uploads import OPEN, PIECE, READY, Uploads
+from bench.service.uploads import OPEN, READY, Uploads
 
 Id = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
 Name = Annotated[str, InPath(pattern=shapes.MODEL_NAME)]
@@ -42,48 +42,47 @@ def add_models(app: FastAPI, door: Door, uploads: Uploads, uri: str) -> None:
         return shapes.Upload.model_validate({**shapes.columns(upload), "received": uploads.received(upload)})
 
     @app.post("/v1/uploads", status_code=201, response_model=shapes.Upload)
-    def begin(request: Request, me: Who, wanted: shapes.NewUpload) -> Any:
+    def upload(request: Request, me: Who, wanted: shapes.NewUpload) -> Any:
         """Announce a file of weights: safetensors, ONNX, or a torch file of plain tensors."""
         me.need(Verb.SUBMIT)
-        act = lambda: uploads.begin(me.user, wanted.file, wanted.size, wanted.digest)  # noqa: E731
-        return told(door.recorded(request, me, "upload", wanted.file, act, 201))
+        made = uploads.begin(me.user, wanted.file, wanted.size, wanted.digest)
+        request.state.object = made.id
+        return told(made)
 
-    @app.get("/v1/uploads", response_model=shapes.Uploads)
+    @app.get("/v1/uploads", response_model=shapes.Uploads, name="uploads")
     def page(me: Who, limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE) -> Any:
         """Your uploads, the latest first; to maintainers everybody's."""
         me.need(Verb.SUBMIT)
         return {"uploads": [told(row) for row in uploads.page(me.owners, limit)]}
 
     @app.get("/v1/uploads/{id}", response_model=shapes.Upload)
-    def show(me: Who, id: Id) -> Any:
+    def show_upload(me: Who, id: Id) -> Any:
         """How much of it has come: a sender that was cut off goes on from there."""
         return told(me.handle(uploads.get(id)))
 
     @app.put("/v1/uploads/{id}", response_model=shapes.Upload, openapi_extra={"requestBody": BINARY})
-    async def append(request: Request, me: Who, id: Id, offset: Offset) -> Any:
+    async def piece(request: Request, me: Who, id: Id, offset: Offset) -> Any:
         """The next bytes of the file, 4 MiB at the most; `offset` is how many have come before."""
         row = await run_in_threadpool(lambda: me.handle(uploads.get(id)))
-        piece = await body(request, PIECE, "send it in smaller pieces")
-        await run_in_threadpool(uploads.append, row, offset, piece)
+        await run_in_threadpool(uploads.append, row, offset, await request.body())
         return await run_in_threadpool(told, row)
 
     @app.post("/v1/uploads/{id}/finish", response_model=shapes.Upload)
-    async def finish(request: Request, me: Who, id: Id) -> Any:
+    async def finish(me: Who, id: Id) -> Any:
         """All bytes have come: they are held against the digest and scanned. What is refused is thrown away."""
-        act = lambda: uploads.finish(me.handle(uploads.get(id)))  # noqa: E731
         async with building:
-            return told(await run_in_threadpool(door.recorded, request, me, "finish", id, act))
+            return told(await run_in_threadpool(lambda: uploads.finish(me.handle(uploads.get(id)))))
 
     @app.delete("/v1/uploads/{id}", status_code=204)
-    def discard(request: Request, me: Who, id: Id) -> None:
+    def discard(me: Who, id: Id) -> None:
         """Throw an upload away."""
-        door.recorded(request, me, "discard", id, lambda: uploads.remove(me.handle(uploads.get(id))), 204)
+        uploads.remove(me.handle(uploads.get(id)))
 
     def versions() -> list[models.Entry]:
         with asking:  # MLflow's client changes the warnings of the process while it is asked
             return models.list_models(uri)
 
-    @app.get("/v1/models", response_model=shapes.Models)
+    @app.get("/v1/models", response_model=shapes.Models, name="models")
     def list_models(me: Who) -> Any:
         """Every version of every registered model: what a suite may name under `registered:`."""
         me.need(Verb.READ)
@@ -93,35 +92,33 @@ def add_models(app: FastAPI, door: Door, uploads: Uploads, uri: str) -> None:
     async def register(request: Request, me: Who, wanted: shapes.NewModel) -> Any:
         """Register an upload under a name: the adapter builds it once, in a process of its own, to see that it can."""
 
-        def act() -> Any:
+        def act() -> models.Entry:
+            request.state.object = f"{wanted.name} of {wanted.upload}"
             me.need(Verb.REGISTER)
-            row = uploads.get(wanted.upload)
-            if row.state == OPEN:
-                raise Refused(409, f"'{row.id}' is not finished", "its owner has to send the rest")
-            if row.state != READY:
-                raise Refused(409, f"'{row.id}' is {row.model} already", "a model is registered once")
             intake.accept_model(wanted.adapter, wanted.args)
-            given = {"path": str(uploads.path(row)), "file": row.file, "uri": uri, "owner": row.owner}
-            made = apart("register", {**given, **wanted.model_dump(include={"name", "adapter", "args"})})
-            uploads.registered(row, f"{wanted.name}/{made['version']}")
+            with uploads.alone(uploads.get(wanted.upload)) as row:
+                if row.state == OPEN:
+                    raise Refused(409, f"'{row.id}' is not finished", "its owner has to send the rest")
+                if row.state != READY:
+                    raise Refused(409, f"'{row.id}' is {row.model} already", "a model is registered once")
+                given = {"path": str(uploads.path(row)), "file": row.file, "uri": uri, "owner": row.owner}
+                made = apart("register", {**given, **wanted.model_dump(include={"name", "adapter", "args"})})
+                uploads.registered(row, f"{wanted.name}/{made['version']}")
+            request.state.object = f"{wanted.name}/{made['version']} of {wanted.upload}"
             return next(e for e in versions() if (e.name, e.version) == (wanted.name, made["version"]))
 
         async with building:
-            return shapes.model(await run_in_threadpool(door.recorded, request, me, "register", wanted.name, act, 201))
+            return shapes.model(await run_in_threadpool(act))
 
     @app.delete("/v1/models/{name}/{version}", status_code=204)
-    def retire(request: Request, me: Who, name: Name, version: Version) -> None:
+    def retire(me: Who, name: Name, version: Version) -> None:
         """Take a version out of the registry: suites cannot name it any more. What was measured stays."""
-
-        def act() -> None:
-            me.need(Verb.REGISTER)
-            if all((entry.name, entry.version) != (name, version) for entry in versions()):
-                raise Refused(404, f"no registered model '{name}/{version}'", "`gauntlet models list` shows all")
-            with asking:
-                models.remove(f"{name}/{version}", uri)
-            uploads.retired(f"{name}/{version}")
-
-        door.recorded(request, me, "retire", f"{name}/{version}", act, 204)
+        me.need(Verb.REGISTER)
+        if all((entry.name, entry.version) != (name, version) for entry in versions()):
+            raise Refused(404, f"no registered model '{name}/{version}'", "`gauntlet models served` shows all")
+        with asking:
+            models.remove(f"{name}/{version}", uri)
+        uploads.retired(f"{name}/{version}")
 
 
 def registry_uri(output: Path, tracking_uri: str | None) -> str:

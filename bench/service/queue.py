@@ -10,16 +10,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from sqlalchemy import func, select
+from sqlalchemy import false, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from bench.errors import GauntletError
-from bench.service.database import ENDED, Database, Event, State, Submission, Usage
+from bench.service.database import ENDED, Database, Event, State, Submission, Usage, User
 from bench.store import digest
 
 PRIORITIES = range(-10, 11)  # of a user's own submissions among each other: highest first
 PAGE = 100
+DAY = 86_400.0  # seconds
 
 
 class Refused(GauntletError):
@@ -35,6 +36,7 @@ class Quotas:
     """What one user may have at a time, or on a day (UTC)."""
 
     waiting: int = 100  # submissions that have not ended
+    handed_in: int = 1000  # submissions in 24 hours, whatever has become of them
     running: int = 4  # submissions at once
     in_flight: int = 1000  # tasks on workers at once
     tasks: int = 1_000_000  # tasks of one submission
@@ -66,12 +68,11 @@ class Queue:
             with self._database.writing() as session:
                 if key is not None and (known := _by_key(session, owner, key)) is not None:
                     return _same(known, content), False
-                mine = select(func.count()).where(Submission.owner == owner, Submission.state.not_in(ENDED))
-                if (session.scalar(mine) or 0) >= self._quotas.waiting:
-                    _refuse(
-                        429, f"{self._quotas.waiting} submissions of '{owner}' have not ended", "cancel one, or wait"
-                    )
                 now = self._clock()
+                self._must_have_room(session, owner)
+                today = select(func.count()).where(Submission.owner == owner, Submission.created > now - DAY)
+                if (session.scalar(today) or 0) >= self._quotas.handed_in:
+                    _refuse(429, f"'{owner}' has handed in {self._quotas.handed_in} in 24 hours", "`retry` costs none")
                 made = Submission(
                     id=f"{name}-{secrets.token_hex(8)}", owner=owner, name=name, text=text, digest=content,
                     idempotency_key=key, state=State.QUEUED, priority=priority, shared=shared, created=now, queued=now,
@@ -98,16 +99,19 @@ class Queue:
         *,
         state: State | None = None,
         before: float | None = None,
+        after: str = "",
         limit: int = PAGE,
     ) -> list[Submission]:
-        """The latest first. owners: whose, besides what is shared; None: everybody's. before: created before that."""
+        """The latest first. owners: whose, besides what is shared; None: everybody's. before: created before that, or
+        at that time with an id that comes after `after`: those of one moment are sorted by id."""
         asked = select(Submission).order_by(Submission.created.desc(), Submission.id).limit(limit)
         if owners is not None:
             asked = asked.where(Submission.owner.in_(owners) | Submission.shared)
         if state is not None:
             asked = asked.where(Submission.state == state)
         if before is not None:
-            asked = asked.where(Submission.created < before)
+            same = (Submission.created == before) & (Submission.id > after) if after else false()
+            asked = asked.where((Submission.created < before) | same)
         with self._database.reading() as session:
             return list(session.scalars(asked))
 
@@ -145,6 +149,13 @@ class Queue:
             found = session.get(Usage, (owner, day(self._clock())))
             return found.seconds if found else 0.0
 
+    def _must_have_room(self, session: Session, owner: str) -> None:
+        """For one more that has not ended. Raises Refused: 429."""
+        session.get(User, owner, with_for_update={"key_share": True})  # else two could pass the quota together
+        mine = select(func.count()).where(Submission.owner == owner, Submission.state.not_in(ENDED))
+        if (session.scalar(mine) or 0) >= self._quotas.waiting:
+            _refuse(429, f"{self._quotas.waiting} submissions of '{owner}' have not ended", "cancel one, or wait")
+
     def _change(self, submission: str, wish: str, *, at_once: Sequence[State], becomes: State) -> Submission:
         with self._database.writing() as session:
             found, now = _get(session, submission, lock=True), self._clock()
@@ -162,6 +173,8 @@ class Queue:
         with self._database.writing() as session:
             found, now = _get(session, submission, lock=True), self._clock()
             if found.state in states:
+                if found.state in ENDED:
+                    self._must_have_room(session, found.owner)
                 found.state, found.wish, found.queued, found.ended, found.message = State.QUEUED, None, now, None, ""
                 say(session, submission, "state", State.QUEUED, now)
             elif found.state == State.RUNNING and found.wish == "pause" and verb == "resume":

@@ -1,5 +1,6 @@
 """What a process of the service needs: log lines, signals, and uvicorn under the face."""
 
+import asyncio
 import json
 import logging
 import os
@@ -12,13 +13,29 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bench.errors import OperatorError
 
 HEADERS = 16 << 10  # bytes of a request's line and headers that have come without their end
+IDLE = 15  # seconds without a request
 SUPERVISED = "GAUNTLET_SUPERVISED"  # set for children: their stdin ends when the supervisor does
 
 log = logging.getLogger(__name__)
+
+
+class Prompt(H11Protocol):
+    """A connection that is closed where no request has come, up to the end of its headers, IDLE seconds after it was
+    made or its last answer went out. uvicorn's own clock begins after an answer and stops at the next byte: whoever
+    sends nothing, or a byte now and then, would keep a connection for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        self.conn.receive_data(data)
+        self.handle_events()
 
 
 class Lines(logging.Formatter):
@@ -65,8 +82,8 @@ def must_be_free(host: str, port: int, option: str) -> None:
 def configuration(app: FastAPI, host: str, port: int) -> uvicorn.Config:
     """HTTP/1.1 and nothing else, with limits."""
     return uvicorn.Config(
-        app, host=host, port=port, h11_max_incomplete_event_size=HEADERS, http="h11", ws="none", lifespan="off",
-        limit_concurrency=512, timeout_keep_alive=15, timeout_graceful_shutdown=5, server_header=False,
+        app, host=host, port=port, h11_max_incomplete_event_size=HEADERS, http=Prompt, ws="none", lifespan="off",
+        limit_concurrency=512, timeout_keep_alive=IDLE, timeout_graceful_shutdown=5, server_header=False,
         proxy_headers=False, log_config=None, access_log=False,
     )  # fmt: skip
 

@@ -148,6 +148,8 @@ class Me(Shape):
     """Seconds of workers that the user's tasks have taken today (UTC)."""
     mlflow: str | None = None
     """Where MLflow's pages are, where the service knows."""
+    ray: str | None = None
+    """Where Ray's dashboard is, for administrators."""
 
 
 class Entry(Shape):

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from starlette.concurrency import run_in_threadpool
 
@@ -13,7 +14,9 @@ from bench.service.queue import PAGE, Queue, Refused
 
 LOOK = 0.5  # seconds between two looks at the database
 ALIVE = 15.0  # seconds between two signs of life, so that proxies keep the connection
+ASK = 5.0  # seconds between two looks at the token, which may have expired or been revoked
 MOST = 16  # streams of one user in this process
+ALL = 256  # streams of all users, so that a face has connections left for everything else
 
 
 class Streams:
@@ -23,17 +26,34 @@ class Streams:
         self._queue = queue
         self._open: Counter[str] = Counter()
 
-    def follow(self, user: str, submission: str, after: int) -> AsyncIterator[str]:
-        """Raises Refused: 429."""
+    def follow(self, user: str, submission: str, after: int, allowed: Callable[[], object]) -> AsyncIterator[str]:
+        """allowed: raises Refused once the user may not see it any more, which ends the stream. Raises Refused: 429."""
+        self._must_have_room(user)
+        return self._follow(user, submission, after, allowed)
+
+    def _must_have_room(self, user: str) -> None:
         if self._open[user] >= MOST:
             raise Refused(429, f"{MOST} streams of '{user}' are open", "close one")
-        return self._follow(user, submission, after)
+        if self._open.total() >= ALL:
+            raise Refused(429, f"{ALL} streams are open", "ask for the submission itself now and then")
 
-    async def _follow(self, user: str, submission: str, after: int) -> AsyncIterator[str]:
+    async def _follow(
+        self, user: str, submission: str, after: int, allowed: Callable[[], object]
+    ) -> AsyncIterator[str]:
+        try:
+            self._must_have_room(user)  # of those that were let in together only as many as there may be
+        except Refused:
+            return
         self._open[user] += 1
-        told, quiet = "", 0.0
+        told, quiet, asked = "", 0.0, time.monotonic()
         try:
             while True:
+                if time.monotonic() - asked >= ASK:
+                    try:
+                        await run_in_threadpool(allowed)
+                    except Refused:
+                        return
+                    asked = time.monotonic()
                 row = await run_in_threadpool(self._queue.get, submission)
                 events = await run_in_threadpool(self._queue.events, submission, after)
                 for event in events:
@@ -53,7 +73,7 @@ class Streams:
                     yield ": still here\n\n"
                 await asyncio.sleep(LOOK)
         finally:
-            self._open[user] -= 1
+            self._open -= Counter([user])
 
 
 def _event(kind: str, data: str, number: int | None = None) -> str:

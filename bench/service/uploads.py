@@ -4,12 +4,13 @@ The name that a user gives a file is text in the database; its bytes lie under a
 path. How much has come is the length of the file on the disk: after a kill the sender goes on from there.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -78,22 +79,21 @@ class Uploads:
 
     def received(self, upload: Upload) -> int:
         """Bytes that have come."""
-        path = self.path(upload)
-        return upload.size if upload.state == REGISTERED else path.stat().st_size if path.exists() else 0
+        if upload.state == REGISTERED:
+            return upload.size
+        try:
+            return self.path(upload).stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def path(self, upload: Upload) -> Path:
         return self._folder / upload.id
 
     def append(self, upload: Upload, offset: int, piece: bytes) -> None:
         """Raises Refused: 409 where the piece does not begin where the file ends, 413 where it goes beyond its size."""
-        if upload.state != OPEN:
-            raise Refused(409, f"'{upload.id}' is {upload.state}", "nothing is missing")
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self.path(upload).open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Refused(409, "another piece is being written", "send one after the other") from None
+        with self.alone(upload) as row, self.path(upload).open("ab") as file:
+            if row.state != OPEN:
+                raise Refused(409, f"'{row.id}' is {row.state}", "nothing is missing")
             has = os.fstat(file.fileno()).st_size
             if offset != has:
                 raise Refused(409, f"the next byte is {has}, not {offset}", "go on from there")
@@ -102,31 +102,56 @@ class Uploads:
             file.write(piece)
             file.flush()
             os.fsync(file.fileno())
-        with self._database.writing() as session:
-            _get(session, upload.id).touched = self._clock()
+            with self._database.writing() as session:
+                _get(session, upload.id).touched = self._clock()
+
+    @contextlib.contextmanager
+    def alone(self, upload: Upload) -> Iterator[Upload]:
+        """While nobody else, in any face, adds to it, checks it, registers it or throws it away: as it is now.
+
+        Raises Refused: 409 where somebody does, 404 where it has gone.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(self.path(upload), os.O_RDONLY | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Refused(409, f"'{upload.id}' is being worked on", "one after the other") from None
+            try:
+                row = self.get(upload.id)
+            except Refused:
+                self.path(upload).unlink(missing_ok=True)  # it was thrown away a moment ago
+                raise
+            yield row
+        finally:
+            if os.fstat(lock).st_size == 0:  # made to lock it, or cut off before the first byte
+                self.path(upload).unlink(missing_ok=True)
+            os.close(lock)
 
     def finish(self, upload: Upload) -> Upload:
         """Hold it against its digest, and scan it. What is not right is thrown away. Twice is once.
 
         Raises Refused: 409 while bytes are missing, 400 with what is wrong.
         """
-        if upload.state != OPEN:
-            return upload
-        if (has := self.received(upload)) < upload.size:
-            raise Refused(409, f"{upload.size - has} bytes are missing", f"go on from byte {has}")
-        path = self.path(upload)
-        try:
-            self._check(upload, path)
-            kind = self._scan(path)
-        except Refused as refused:
-            if refused.status == 400:
-                self.remove(upload)
-            raise
-        path.chmod(0o400)
-        with self._database.writing() as session:
-            row = _get(session, upload.id)
-            row.state, row.kind, row.touched = READY, kind, self._clock()
-            return row
+        with self.alone(upload) as row:
+            if row.state != OPEN:
+                return row
+            if (has := self.received(row)) < row.size:
+                raise Refused(409, f"{row.size - has} bytes are missing", f"go on from byte {has}")
+            path = self.path(row)
+            try:
+                self._check(row, path)
+                kind = self._scan(path)
+            except Refused as refused:
+                if refused.status == 400:
+                    self._forget(row)
+                raise
+            path.chmod(0o400)
+            with self._database.writing() as session:
+                made = _get(session, row.id)
+                made.state, made.kind, made.touched = READY, kind, self._clock()
+                return made
 
     @staticmethod
     def _check(upload: Upload, path: Path) -> None:
@@ -150,6 +175,10 @@ class Uploads:
 
     def remove(self, upload: Upload) -> None:
         """Forget it, and its bytes. Raises Refused: 409 for what stands in the registry."""
+        with self.alone(upload) as row:
+            self._forget(row)
+
+    def _forget(self, upload: Upload) -> None:
         with self._database.writing() as session:
             row = _get(session, upload.id)
             if row.state == REGISTERED:
@@ -163,7 +192,8 @@ class Uploads:
             known = {row.id: row for row in session.scalars(select(Upload).where(Upload.state != REGISTERED))}
         for row in known.values():
             if row.state == OPEN and row.touched < now - STALE:
-                self.remove(row)
+                with contextlib.suppress(Refused):  # somebody goes on with it, or throws it away, at this very moment
+                    self.remove(row)
         for path in self._folder.iterdir() if self._folder.is_dir() else ():
             if path.name not in known and path.stat().st_mtime < now - STALE:
                 path.unlink(missing_ok=True)

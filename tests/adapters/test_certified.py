@@ -6,7 +6,11 @@ import torch
 
 from adapters.certified import Certified, _Objective, interval, proved, worst_logits
 from adapters.digits import Digits
+from adapters.torch_classifier import state_to_bytes
+from bench.certificates._bounds import Bounded, Region
+from bench.certificates._trace import steps
 from bench.certificates.linear_bounds import LinearBounds
+from bench.certificates.milp import Programme
 from bench.contracts import Bounds, Norm, Report
 from bench.errors import PluginError
 
@@ -71,6 +75,42 @@ def test_it_proves_what_intervals_prove_and_the_certificate_proves_it_too(model,
     assert intervals.any()
     assert (intervals <= alone).all()
     assert (alone & ~linear).float().mean() <= 0.02, "planes are not always tighter, but nearly"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_worst_logits_are_never_better_than_the_exact_worst_of_a_tiny_net_and_reach_it_in_a_small_ball(seed):
+    """The exact one by mixed-integer programming."""
+    torch.manual_seed(seed)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
+    net.eval().requires_grad_(False)
+    x = 0.2 + 0.6 * torch.rand(1, 1, 2, 2)
+    y = net(x).argmax(1)
+    for epsilon, tight in ((1e-4, True), (0.05, False), (0.2, False)):
+        worst = worst_logits(net, x, y, epsilon, UNIT)[0]
+        found = steps(net, x)
+        programme = Programme(found, Bounded(found, Region(x[0], epsilon, Norm.LINF, UNIT), linear=True))
+        for other in {0, 1, 2} - {int(y)}:
+            exact = -programme.least_margin(int(y), other, 60)[0]  # of z_other - z_y
+            assert worst[other] >= exact - 1e-5
+            assert not tight or worst[other] == pytest.approx(exact, abs=1e-4)
+
+
+def test_a_net_of_this_shape_that_was_trained_elsewhere_is_loaded_from_its_file(tmp_path):
+    """Layers numbered as torch numbers a Sequential: what convex layer-wise training leaves, say."""
+    layers = [
+        torch.nn.Conv2d(1, 16, 4, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(16, 32, 4, 2, 1), torch.nn.ReLU(),
+        torch.nn.Flatten(), torch.nn.Linear(1568, 100), torch.nn.ReLU(), torch.nn.Linear(100, 10),
+    ]  # fmt: skip
+    net, file = torch.nn.Sequential(*layers).eval(), tmp_path / "elsewhere.safetensors"
+    file.write_bytes(state_to_bytes(net.state_dict()))
+    made = Certified(weights=file)  # MNIST
+    assert made.training() is None
+    x = torch.rand(4, 1, 28, 28)
+    with torch.no_grad():
+        torch.testing.assert_close(made.build(file.read_bytes()).logits(x), net(x))
+    file.write_bytes(state_to_bytes(net[:4].state_dict()))
+    with pytest.raises(PluginError, match=r"5\.weight"):
+        made.build(file.read_bytes())
 
 
 def test_the_interval_of_a_layer_is_that_of_its_corners():

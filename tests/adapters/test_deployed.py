@@ -116,6 +116,7 @@ def test_a_missing_openvino_is_told_with_the_extra_to_install(monkeypatch, digit
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's own code
 def test_a_compiled_model_has_the_scores_of_the_float_model(digits, weights):
     model, _ = converted("compile", digits, weights)
     x = inputs(digits)

@@ -7,6 +7,7 @@ import pytest
 
 from adapters import recipe
 from adapters.block_drop import BlockDropModel
+from adapters.certified import Certified
 from adapters.checkerboard import Checkerboard
 from adapters.digits import Digits
 from adapters.doubly_nested import DoublyNestedModel
@@ -49,6 +50,7 @@ def small(samples: Samples) -> Samples:
 MODELS = {
     "doubly_nested": DoublyNestedModel.model_validate(DIGITS | {"groups": 2, "width": 4, "pools": (True, False)}),
     "block_drop": BlockDropModel.model_validate(DIGITS | {"widths": (4,), "blocks": 2, "train_policy": TRAIN}),
+    "certified": Certified.model_validate(DIGITS),
     "checkerboard": Checkerboard.model_validate(DIGITS | {"width": 4}),
     "lstm": Lstm.model_validate({"hidden": 4, "embedding": 4, "train": TRAIN}),
 }
@@ -67,3 +69,16 @@ def test_it_goes_on_from_its_last_checkpoint_with_the_same_bits(name, monkeypatc
     second = Kept(None, first.state)
     assert training.train(data, parent, 0, second) == undisturbed
     assert 1 <= second.saves <= 4, "a state is kept at each step: it did not start anew"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_repeat_starts_from_the_same_parent_and_draws_anew(name):
+    data = small((ScipyDocs if name == "lstm" else Digits)(split="train").load())
+    training = MODELS[name].training()
+    parent = None if training.parent is None else training.parent.training().train(data, None, 0, Kept(None))
+    once, again, other = (
+        MODELS[name].model_copy(update={"repeat": repeat}).training().train(data, parent, 0, Kept(None))
+        for repeat in (0, 0, 1)
+    )
+    assert once == again
+    assert once != other

@@ -18,7 +18,10 @@ from bench.errors import PluginError
 from tests.adapters.test_binarised import adapter, trained
 
 
-@pytest.mark.parametrize(("channels", "size", "stride"), [(3, 3, 1), (64, 1, 1), (65, 2, 2), (128, 5, 1), (130, 4, 3)])
+@pytest.mark.parametrize(
+    ("channels", "size", "stride"),
+    [(3, 3, 1), (64, 1, 1), (65, 2, 2), (128, 5, 1), (130, 4, 3), (256, 6, 2), (512, 5, 1)],
+)
 def test_the_kernel_is_a_convolution_of_signs(channels, size, stride):
     random = torch.Generator().manual_seed(0)
     x, weight = torch.randn(3, channels, 9, 8, generator=random), torch.randn(7, channels, size, size, generator=random)
@@ -92,6 +95,20 @@ def test_on_the_digits_it_equals_its_reference_on_every_sample_alone_and_togethe
     assert torch.equal(packed.logits(x), source.logits(x))
     for row in x[:100]:
         assert torch.equal(packed.logits(row[None]), source.logits(row[None]))
+
+
+@pytest.mark.parametrize("width", [64, 128, 256])
+def test_the_papers_nets_for_mnist_equal_their_reference_in_every_width(width):
+    made = Binarised(variant="C", width=width)
+    torch.manual_seed(0)
+    net, x = made.net().train(), torch.rand(9, 1, 28, 28)
+    with torch.no_grad():
+        for _ in range(3):  # so that BatchNorm knows what it is given
+            net(x)
+    source = made.classifier(net.eval())
+    packed = PackedClassifier(source)
+    assert torch.equal(packed.logits(x), source.logits(x))
+    assert torch.equal(packed.logits(x[:1]), source.logits(x[:1]))
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
 import copy
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from adapters import pruned_weights
 from adapters.cnn import Cnn
 from adapters.pruned_weights import PrunedWeights, prune, sensitivity, threshold, weighted
 from adapters.recipe import accuracy as accuracy_on
@@ -103,7 +105,25 @@ def test_the_penalty_is_the_sum_over_all_weights_but_no_biases(penalty):
     assert (decayed - plain).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("after", [80])
+def test_no_weight_that_was_pruned_revives_in_any_step_of_the_retraining(monkeypatch):
+    """Adam's momentum pushes pruned weights at each step; the mask takes them back at each."""
+    mask, zeros, moved = pruned_weights._mask, {}, []
+
+    def watched(masks, net):
+        moved.append(sum(int((layer.weight[~masks[name]] != 0).sum()) for name, layer in weighted(net).items()))
+        mask(masks, net)
+        for name, layer in weighted(net).items():
+            zeros.setdefault(name, []).append(layer.weight == 0)
+
+    monkeypatch.setattr(pruned_weights, "_mask", watched)
+    trained(PrunedWeights(**FAST), small_cnn())
+    assert max(moved) > 0, "without the mask some would have come back"
+    for steps in zeros.values():
+        for earlier, later in pairwise(steps):
+            assert (later | ~earlier).all()
+
+
+@pytest.mark.parametrize("after", [30, 80])
 def test_a_killed_pruning_ends_with_the_bytes_of_an_undisturbed_one(pruned, after, monkeypatch):
     monkeypatch.setattr("adapters.compressed.CHECKPOINT", 0)
     monkeypatch.setattr("adapters.recipe.CHECKPOINT", 0)

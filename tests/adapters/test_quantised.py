@@ -146,7 +146,8 @@ def test_every_scheme_learns_and_a_killed_training_ends_with_the_same_bytes(sche
     weights = trained(model, parent)
     assert accuracy(model, weights) > 0.9
     monkeypatch.setattr("adapters.recipe.CHECKPOINT", 0)
-    assert resumed(model, parent, 150 if scheme == "c" else 40) == weights
+    for after in (30, 150) if scheme == "c" else (40,):  # in each of its trainings
+        assert resumed(model, parent, after) == weights
 
 
 def test_scheme_c_begins_in_full_precision():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from scipy import stats
+from scipy import special, stats
 from torch import nn
 
 from adapters import recipe as recipes
@@ -205,6 +205,45 @@ def test_a_student_learns_what_its_teacher_says_against_the_labels(digits):
     student = net(1)
     train(student, x, (y + 1) % 10, recipe, seed=0, report=Keeping(), teacher=teacher)
     assert (student(x).argmax(1) == says).float().mean() > 0.9
+
+
+def test_the_loss_of_a_student_is_hintons_with_the_soft_part_times_t_squared(digits):
+    """In NumPy: w T² H(softmax(t / T), softmax(s / T)) + (1 - w) H(y, softmax(s))."""
+    x, y = digits[0][:32], digits[1][:32]
+    student, teacher = net(1).eval(), net(2).eval()
+    recipe = Recipe(temperature=3.0, distillation=0.7)
+    found = recipes._loss(recipe, teacher)(student, x, y, torch.arange(32)).item()
+    with torch.no_grad():
+        s, t = (made(x).double().numpy() for made in (student, teacher))
+    soft = -(special.softmax(t / 3, 1) * special.log_softmax(s / 3, 1)).sum(1).mean()
+    hard = -special.log_softmax(s, 1)[np.arange(32), y.numpy()].mean()
+    assert found == pytest.approx(0.7 * 9 * soft + 0.3 * hard, rel=1e-5)
+    assert recipes._loss(recipe, None)(student, x, y, torch.arange(32)).item() == pytest.approx(hard, rel=1e-5)
+
+
+def test_pgd_starts_anywhere_in_the_ball_and_inside_the_bounds():
+    """One step that moves nothing shows the start: uniform between the ends that ball and bounds leave."""
+    made, x = net().eval(), torch.full((400, 1, 8, 8), 0.5)
+    x[:200] = 0.95
+    still = Adversary(kind="pgd", epsilon=0.2, steps=1, step_size=1e-12)
+    labels = torch.zeros(400, dtype=torch.int64)
+    start = craft(made, x, labels, still, UNIT, torch.Generator().manual_seed(0)).flatten(1)
+    for rows, low, high in ((start[200:], 0.3, 0.7), (start[:200], 0.75, 1.0)):
+        assert stats.kstest(rows.flatten().numpy(), stats.uniform(low, high - low).cdf).pvalue > 0.01
+    other = craft(made, x, labels, still, UNIT, torch.Generator().manual_seed(1)).flatten(1)
+    assert not torch.equal(start, other)
+
+
+def test_pgd_takes_the_steps_that_a_plain_loop_takes(digits):
+    made, x, y = prepared(digits).eval(), digits[0][:20], digits[1][:20]
+    found = craft(made, x, y, Adversary(kind="pgd", epsilon=0.1, steps=5), UNIT, torch.Generator().manual_seed(7))
+    low, high = (x - 0.1).clamp(min=0), (x + 0.1).clamp(max=1)
+    moved = low + (high - low) * torch.rand(x.shape, generator=torch.Generator().manual_seed(7))
+    for _ in range(5):
+        moved.requires_grad_()
+        F.cross_entropy(made(moved), y).backward()
+        moved = torch.minimum(torch.maximum(moved.detach() + 2.5 * 0.1 / 5 * moved.grad.sign(), low), high)
+    torch.testing.assert_close(found, moved)
 
 
 def test_so_many_labels_are_noisy_and_none_of_them_by_chance_right():

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from bench import plugins
+from bench.contracts import adapters
 from bench.resolve import Resolver
 from bench.store import Store
 from bench.suite import Suite
 from reports.ranking import View, sections
+from tests.contracts.examples import EXAMPLES
 from tests.metrics import cells
 from tests.metrics.test_rows import row
 
@@ -76,3 +78,12 @@ def test_such_accuracies_are_flagged_and_not_ranked_but_costs_are() -> None:
     assert not [flag for flag in honest.flags if "seen" in flag]
     [section] = sections([cheat, honest], View("s", columns=("clean_accuracy",), rank_by="clean_accuracy"))
     assert {line.row.model: line.rank for line in section.lines} == {"honest": 1, "seen": None}
+
+
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if hasattr(adapters.get(name), "training")])
+def test_no_adapter_is_trained_on_anything_but_a_split_train_unless_it_is_told_to(name: str) -> None:
+    adapter, _ = EXAMPLES[name]()
+    training = adapter.training()
+    while training is not None:
+        assert {choice.split for choice in (training.data, *training.also)} == {"train"}
+        training = training.parent.training() if training.parent else None

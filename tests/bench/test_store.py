@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import StoreError
-from bench.records import encode, samples_table
+from bench.records import device_of, encode, samples_table
 from bench.store import Store, write_atomically
 
 
@@ -27,6 +27,15 @@ def test_what_was_written_is_read_again(store: Store):
     assert store.has("ab12")
     assert store.read("ab12").equals(table())
     assert list(store.keys("records")) == ["ab12"]
+
+
+def test_records_say_what_computed_them_where_it_is_known(store: Store):
+    store.write("ab12", encode(table(), "NVIDIA H100"))
+    store.write("cd34", encode(table()))
+    assert device_of(store.read("ab12")) == device_of(store.read("ab12", ["label"])) == "NVIDIA H100"
+    assert device_of(store.read("cd34")) is None
+    assert store.read("ab12").equals(table())
+    assert encode(table(), "x") == encode(table(), "x")
 
 
 def test_missing_records_are_an_error_that_says_what_to_do(store: Store):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adapters.torch_classifier import TorchClassifier
 from attacks.pgd import ProjectedGradientDescent
 from bench.certificates._bounds import Bounded, Region
 from bench.certificates._trace import Unsupported, steps
@@ -116,6 +117,42 @@ class Branching(nn.Module):
         return x.flatten(1) if x.sum() > 0 else -x.flatten(1)
 
 
+class Listing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) * len(x.tolist())
+
+
+class Shaping(nn.Module):
+    """As users write it: asks the input for its shape."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.linear = how, nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "size":
+            x = x.view(x.size(0), -1)
+        elif self.how == "shape":
+            x = x.reshape(x.shape[0], -1)
+        else:
+            x = torch.reshape(x, (x.shape[0], x.numel() // x.size()[0]))
+        return self.linear(x)
+
+
+@pytest.mark.parametrize("how", ["size", "shape", "numel"])
+def test_a_module_may_ask_its_input_for_the_shape(how: str) -> None:
+    torch.manual_seed(0)
+    module = Shaping(how).requires_grad_(False)
+    plain = nn.Sequential(nn.Flatten(), module.linear)
+    x = torch.rand(40, 1, 4, 4)
+    y = plain(x).argmax(1)
+    models = [TorchClassifier(net, input_shape=(1, 4, 4), classes=3) for net in (module, plain)]
+    for certificate in (LinearBounds(norm=Norm.LINF), QuickBounds(norm=Norm.LINF)):
+        found = [certificate.proves(model, x, y, 0.1) for model in models]
+        assert torch.equal(*found)
+        assert 0 < int(found[0].sum()) < 40
+
+
 class Derived(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).sign()
@@ -126,6 +163,7 @@ class Derived(nn.Conv2d):
     [
         (Odd(), "no bound is known through 'sin'"),
         (Branching(), "cannot be traced"),
+        (Listing(), "cannot be traced|makes no tensor"),
         (nn.Sequential(Derived(1, 1, 3), nn.Flatten()), "no bound is known|cannot be traced"),
         (nn.Sequential(nn.Flatten(), nn.Sigmoid()), r"no bound is known through '_1' \(Sigmoid\)"),
     ],

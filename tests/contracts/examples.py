@@ -181,3 +181,34 @@ EXAMPLES: dict[str, Callable[[], tuple[Adapter, bytes | None]]] = {
     ),
     "torchscript": lambda: _built("torchscript", {"trusted": True}, models.torchscript_bytes(models.small_net())),
 }
+
+
+def _checkerboard_at_random() -> tuple[Adapter, bytes]:
+    adapter, weights = _checkerboard()
+    return adapter.model_copy(update={"padding": "random"}), weights
+
+
+def _int8() -> tuple[Adapter, bytes]:
+    cnn, weights = _cnn()
+    model = {"adapter": "cnn", "args": cnn.model_dump(mode="json", exclude={"weights"})}
+    adapter = adapters.build("deployed", {"model": model, "target": "onnx_int8", "calibration": DIGITS["data"]})
+    training = adapter.training()
+    assert training is not None
+    return adapter, training.train(datasets.build("digits", {}).load(), weights, 0, _Silent())
+
+
+# Other forms of the model families, which have other layers, gradients or promises than their example above.
+VARIANTS: dict[str, Callable[[], tuple[Adapter, bytes]]] = {
+    "binarised A": lambda: _family(Binarised(variant="A", width=8, **DIGITS)),
+    "binarised B, factors per channel": lambda: _family(
+        Binarised(variant="B", channel_scaling=True, width=8, **DIGITS)
+    ),
+    "binarised S": lambda: _family(Binarised(variant="S", width=8, **DIGITS)),
+    "quantised to 4 bits, activations too": lambda: _derived(
+        "quantised", bits=4, activation_bits=4, train=DIGITS["train"]
+    ),
+    "checkerboard, padded at random": _checkerboard_at_random,
+    "block_drop without a policy": lambda: _untrained(BlockDropModel, policy=False),
+    "doubly_nested, one network": lambda: _untrained(DoublyNestedModel, subnet=(2, 1)),
+    "deployed as int8": _int8,
+}

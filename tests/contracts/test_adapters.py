@@ -13,7 +13,7 @@ from bench import plugins
 from bench.conformance import CHECKS, check
 from bench.contracts import Adapter, Bounds, Classifier, Gradients, adapters
 from tests.adapters.models import FIELDS, SHAPE, SmallNet, images, small_net
-from tests.contracts.examples import EXAMPLES
+from tests.contracts.examples import EXAMPLES, VARIANTS
 
 plugins.load_built_in()
 DOCUMENTATION = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text(encoding="utf-8")
@@ -28,6 +28,12 @@ def test_keeps_every_promise(name: str) -> None:
     results = check(adapter, weights)
     assert [result for result in results if not result.ok] == []
     assert {result.name for result in results} == {"spec", "build", "declared", *CHECKS}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_form_of_a_model_family_keeps_every_promise(name: str) -> None:
+    results = check(*VARIANTS[name]())
+    assert [result for result in results if not result.ok] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

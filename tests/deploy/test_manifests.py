@@ -86,6 +86,8 @@ def test_ray_s_own_autoscaler_can_read_the_cluster_of_kuberay():
         "processors": 32, "gpus": 16,
     }  # fmt: skip
     assert kinds["gpus"]["resources"]["GPU"] == 1
+    labels = {name: kind["labels"] for name, kind in kinds.items() if name != "headgroup"}
+    assert labels == {"processors": {"tier": "processors"}, "gpus": {"tier": "gpus", "ray.io/accelerator-type": "H100"}}
     assert kinds["headgroup"]["resources"]["CPU"] == 4, "timings are taken there"
 
 

@@ -217,3 +217,14 @@ def test_outliers_count_as_wrong_in_the_joint_calibration_with_rescaled_confiden
     # rescaled 0, 1, 0.5; right, right, wrong: one bin, accuracy 2/3, confidence 1/2
     assert line.metrics["joint_rms_calibration/msp"].value == pytest.approx(2 / 3 - 1 / 2)
     assert line.metrics["joint_soft_f1/msp"].value == pytest.approx(0.5 / (0.5 * (1 + 0 + 0.5 + 1)))
+
+
+def test_a_table_whose_records_come_of_several_devices_says_so_on_each_row_and_of_one_it_does_not() -> None:
+    def on(model: str, *devices: str) -> Cell:
+        return dataclasses.replace(cells.clean([True, False], model=model), devices=devices)
+
+    assert not any("devices" in flag for line in rows([on("a", "X"), on("b", "X"), on("c")]) for flag in line.flags)
+    first, second, third = rows([on("a", "X"), on("b", "X", "Y"), on("c")])
+    assert "clean_accuracy: devices: computed on X; others here on Y" in first.flags
+    assert "clean_accuracy: devices: computed on X and Y" in second.flags
+    assert third.flags == (), "records of before do not say"

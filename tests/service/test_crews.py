@@ -12,7 +12,7 @@ import pytest
 
 from bench.dispatch import Canceled, Done, Event, Lost, Ready
 from bench.errors import ClusterError
-from bench.placement import accepts, fits
+from bench.placement import Share, accepts, fits
 from bench.service.crews import Crews, lacking
 from bench.service.fair import FairQueue, Ticket
 from bench.suite import Resources
@@ -136,13 +136,18 @@ class House:
     def __init__(self, *nodes: Node, most: int | None = None) -> None:
         self.ray = Ray(*nodes)
         self.queue = FairQueue(lambda job: 1.0, clock=self.ray.clock)
-        self.crews = Crews(self.ray, self.queue, self.ray.listing, most, startup=120.0, clock=self.ray.clock)
+        self.crews = Crews(
+            self.ray, self.queue, self.ray.listing, most, startup=120.0, lacking=self.lacking, clock=self.ray.clock
+        )
         self.told: list[tuple[str, str]] = []
         self.said: dict[str, list[str]] = {}
         self.errors: dict[str, BaseException] = {}
         self.threads: dict[str, threading.Thread] = {}
         self.canceled: set[str] = set()
         self.queue.turn(0)
+
+    def lacking(self) -> set[Share]:
+        return lacking(self.queue, self.ray.listing())
 
     def submit(self, owner: str, name: str, work: list[Job], alone: bool = False, **resources: Any) -> None:
         self.said[name] = []
@@ -288,7 +293,7 @@ def test_what_no_node_can_hold_waits_says_why_and_holds_up_nobody():
     [ticket] = list(house.queue)
     house.queue.sink(ticket, Measured(b"", 1.0), 1)
     house.ray.nodes.append(Node("g", 1, labels={"tier": "gold"}))
-    lacking(house.queue, house.ray.listing())
+    house.lacking()
     assert house.queue.turn(0) is False
     house.finish("gold")
     assert house.said["gold"][1:] == [""]

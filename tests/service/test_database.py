@@ -1,12 +1,22 @@
 """The schema is what the migrations make of it, forwards and back, on both kinds of database."""
 
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import inspect, make_url, select
 
 from bench.errors import OperatorError
-from bench.service.database import Base, Database
+from bench.service.access import Access, Role
+from bench.service.database import Base, Database, State, Submission, Token
+from bench.service.queue import Queue, Quotas
+from bench.service.uploads import Uploads
+from bench.service.work import Work
 
 
 def test_migrations_make_exactly_the_tables_of_the_code_and_take_them_away_again(url: str):
@@ -33,3 +43,79 @@ def test_a_server_that_is_away_is_named_without_its_password():
     with pytest.raises(OperatorError, match=r"127\.0\.0\.1:1/") as told:
         Database("postgresql+psycopg://me:secret@127.0.0.1:1/x").check()
     assert "secret" not in str(told.value)
+
+
+def told(database: Database) -> tuple[list[str], list[tuple[str, str, str]]]:
+    """Tokens, and submissions with their owners and states."""
+    with database.reading() as session:
+        rows = session.scalars(select(Submission).order_by(Submission.id))
+        return sorted(session.scalars(select(Token.id))), [(row.id, row.owner, row.state) for row in rows]
+
+
+def test_a_schema_of_before_is_upgraded_with_what_stands_in_it(url: str):
+    database = Database(url)
+    database.upgrade("0001")
+    old, queue = Access(database), Queue(database)
+    token = old.create("ann", Role.SUBMITTER)
+    made, _ = queue.submit("ann", "s", "name: s\n", key="k")
+    queue.cancel(made.id)
+    before = told(database)
+    with pytest.raises(OperatorError, match="its schema is 0001, this version needs") as refused:
+        database.check()
+    assert "gauntlet database upgrade" in str(refused.value)
+    database.upgrade()
+    database.check()
+    assert told(database) == before
+    assert Access(database).identify(f"Bearer {token}").user == "ann"
+    assert queue.submit("ann", "s", "name: s\n", key="k")[0].id == made.id
+    assert [event.text for event in queue.events(made.id)] == ["queued", "canceled"]
+    uploads = Uploads(database, Path("nowhere"), Quotas(), lambda path: "torch")
+    assert uploads.begin("ann", "w", 1, "0" * 64).state == "open"
+    database.close()
+
+
+def test_a_backup_made_in_the_middle_of_work_is_restored_as_it_was(url: str, tmp_path: Path):
+    """As docs/operations.md says it: `sqlite3 FILE .backup`, `pg_dump`."""
+    database = Database(url)
+    database.upgrade()
+    token = Access(database).create("ann", Role.SUBMITTER)
+    queue, work = Queue(database), Work(database)
+    work.acquire()
+    made = [queue.submit("ann", "s", "name: s\n")[0].id for _ in range(3)]
+    claimed = work.claim({}, sorted)
+    assert claimed is not None
+    before = told(database)  # uncommitted: nothing; in SQLite's log: everything
+    copy, place = tmp_path / "copy", make_url(url)
+    if place.get_backend_name() == "sqlite":
+        if shutil.which("sqlite3") is None:
+            pytest.skip("Debian's package sqlite3 is not installed")
+        subprocess.run(["sqlite3", str(place.database), f".backup {copy}"], check=True)
+        restored = Database(f"sqlite:///{copy}")
+    else:
+        plain = url.replace("postgresql+psycopg:", "postgresql:")
+        subprocess.run(["pg_dump", "--format=custom", f"--file={copy}", plain], check=True)
+        server, name = plain.rsplit("/", 1)
+        with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}_restored")
+        subprocess.run(["pg_restore", f"--dbname={plain}_restored", str(copy)], check=True)
+        restored = Database(f"{url}_restored")
+    for each in made:
+        queue.cancel(each)  # after the backup
+    restored.check()
+    assert told(restored) == before
+    assert Access(restored).identify(f"Bearer {token}").user == "ann"
+    late = Work(restored, clock=lambda: time.time() + 3600)
+    assert late.acquire()
+    states = {row.id: row.state for row in Queue(restored).page(["ann"])}
+    assert states == dict.fromkeys(made, State.QUEUED), "what was running goes on"
+    assert Queue(restored).submit("ann", "s", "name: s\n")[1], "and numbers go on where they were"
+    for one in (database, restored):
+        one.close()
+
+
+def test_a_file_of_ours_is_for_its_owner_alone(tmp_path: Path):
+    database = Database(f"sqlite:///{tmp_path}/new/service.db")
+    database.upgrade()
+    Access(database).create("ann", Role.READER)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "new").iterdir()} == {0o600}
+    database.close()

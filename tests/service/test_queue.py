@@ -73,6 +73,51 @@ def test_too_many_that_wait_are_refused(database: Database, queue: Queue, clock:
     small.submit("ann", "s", "t")
 
 
+def test_what_is_tried_again_counts_like_what_is_handed_in(database: Database, queue: Queue, clock: Clock):
+    small = Queue(database, Quotas(waiting=2), clock)
+    ended = [small.submit("ann", "s", "t")[0].id for _ in range(2)]
+    for each in ended:
+        small.cancel(each)
+    more = [small.submit("ann", "s", "t")[0].id for _ in range(2)]
+    with pytest.raises(Refused, match="2 submissions of 'ann' have not ended") as refused:
+        small.retry(ended[0])
+    assert refused.value.status == 429
+    small.pause(more[0])
+    small.resume(more[0])  # it has never ended: it counts already
+    small.cancel(more[1])
+    assert small.retry(ended[0]).state == State.QUEUED
+
+
+def test_a_day_has_so_many_even_where_each_is_canceled_at_once(database: Database, queue: Queue, clock: Clock):
+    small = Queue(database, Quotas(handed_in=3), clock)
+    for _ in range(3):
+        small.cancel(small.submit("ann", "s", "t", key="k" if _ == 2 else None)[0].id)
+    with pytest.raises(Refused, match="handed in 3 in 24 hours") as refused:
+        small.submit("ann", "s", "t")
+    assert refused.value.status == 429
+    assert not small.submit("ann", "s", "t", key="k")[1], "what was handed in before is told again"
+    small.submit("bob", "s", "t")
+    clock.now += 86_401
+    small.submit("ann", "s", "t")
+
+
+def test_many_at_the_same_time_do_not_pass_a_quota_together(database: Database, queue: Queue, clock: Clock):
+    small, told = Queue(database, Quotas(waiting=5), clock), []
+
+    def submit() -> None:
+        try:
+            told.append(small.submit("ann", "s", "t")[0].state)
+        except Refused as refused:
+            told.append(str(refused.status))
+
+    threads = [threading.Thread(target=submit) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(told) == ["429"] * 15 + ["queued"] * 5
+
+
 VERBS = ("cancel", "pause", "resume", "retry")
 TABLE = {  # state -> what cancel, pause, resume, retry make of it; a wish in brackets; None: refused
     State.QUEUED: ("canceled", "paused", "queued", "queued"),
@@ -247,6 +292,11 @@ def test_a_page_shows_ones_own_and_what_is_shared(queue: Queue, clock: Clock):
     assert [s.id for s in queue.page(None, limit=1, before=shared.created)] == [hidden.id]
     queue.cancel(mine.id)
     assert [s.id for s in queue.page(["ann"], state=State.CANCELED)] == [mine.id]
+    clock.now += 1
+    together = {queue.submit("ann", "s", "t")[0].id for _ in range(5)}
+    first = queue.page(["ann"], limit=2)
+    then = queue.page(["ann"], before=first[-1].created, after=first[-1].id)
+    assert {s.id for s in [*first, *then[:3]]} == together, "those of one moment are on one page or the next"
     with pytest.raises(Refused, match="no submission") as refused:
         queue.get("nothing")
     assert refused.value.status == 404

@@ -8,7 +8,9 @@ const ACTIONS = {
   queued: ["pause", "cancel"], running: ["pause", "cancel"], paused: ["resume", "cancel"],
   incomplete: ["retry"], failed: ["retry"], canceled: ["retry"], complete: [],
 };
+const PAGE = 100; // submissions that one request lists
 let chosen = null; // the submission that is shown
+let pages = 1; // of submissions that are shown
 let following = null; // ends the stream of its events
 
 class Refused extends Error {
@@ -21,10 +23,15 @@ class Refused extends Error {
 async function ask(method, path, more = {}) {
   const headers = { ...more.headers, Authorization: `Bearer ${sessionStorage.getItem("token")}` };
   const answer = await fetch(path, { method, ...more, headers, cache: "no-store" });
+  at("away").hidden = answer.status < 502;
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => ({ error: `HTTP ${answer.status}` }));
-  if (answer.status === 401) leave();
-  throw new Refused(answer.status, told);
+  const refused = new Refused(answer.status, told);
+  if (answer.status === 401) {
+    leave();
+    say(refused); // whoever was thrown out is told why, also where nobody pressed a button
+  }
+  throw refused;
 }
 
 function made(tag, text, ...classes) {
@@ -36,6 +43,7 @@ function made(tag, text, ...classes) {
 
 function say(problem) {
   const told = problem instanceof Refused ? `${problem.message}. ${problem.hint}` : "The service does not answer.";
+  at("away").hidden = true; // it is said once
   at("problem").textContent = told;
   at("problem").hidden = false;
 }
@@ -56,8 +64,10 @@ async function enter() {
   const me = await (await ask("GET", "v1/me")).json();
   await look();
   at("me").firstElementChild.textContent = `${me.user}, ${me.role}`;
-  at("mlflow").hidden = !/^(https?:\/\/|\/)/.test(me.mlflow ?? "");
-  if (!at("mlflow").hidden) at("mlflow").href = me.mlflow;
+  for (const name of ["mlflow", "ray"]) {
+    at(name).hidden = !/^(https?:\/\/|\/)/.test(me[name] ?? "");
+    if (!at(name).hidden) at(name).href = me[name];
+  }
   at("door").hidden = true;
   at("me").hidden = at("inside").hidden = false;
   at("drop").hidden = !me.scopes.includes("submit");
@@ -66,6 +76,8 @@ async function enter() {
 function leave() {
   following?.abort();
   chosen = null;
+  pages = 1;
+  at("away").hidden = at("more").hidden = true;
   sessionStorage.removeItem("token");
   at("door").hidden = false;
   at("me").hidden = at("inside").hidden = at("one").hidden = true;
@@ -76,12 +88,26 @@ function leave() {
 // --- the queue
 
 async function look() {
-  const { submissions } = await (await ask("GET", "v1/submissions")).json();
   const focused = document.activeElement?.dataset?.id;
-  at("queue").replaceChildren(...submissions.map(line));
-  at("empty").hidden = submissions.length > 0;
+  const all = [];
+  let more = true;
+  for (let page = 0; page < pages && more; page++) {
+    const last = all.at(-1);
+    const from = last ? `?before=${last.created}&after=${last.id}` : "";
+    const { submissions } = await (await ask("GET", `v1/submissions${from}`)).json();
+    all.push(...submissions);
+    more = submissions.length === PAGE;
+  }
+  at("queue").replaceChildren(...all.map(line));
+  at("empty").hidden = all.length > 0;
+  at("more").hidden = !more;
   if (focused) at("queue").querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus();
 }
+
+// What is looked at again and again says that the service is away, and takes it back once it answers.
+const again = (act) => act().catch((problem) => {
+  if (!(problem instanceof Refused) && problem.name !== "AbortError") at("away").hidden = false;
+});
 
 function line(one) {
   const row = document.createElement("tr");
@@ -130,7 +156,9 @@ async function follow(id) {
       show(now);
       if (now.ended !== null) return await look();
     } catch (problem) {
-      if (problem instanceof Refused || signal.aborted) throw problem;
+      const passes = problem instanceof Refused ? problem.status >= 502 : !signal.aborted;
+      if (!passes) throw problem;
+      at("away").hidden = false;
       await new Promise((later) => setTimeout(later, 1000)); // the connection broke off: go on where it was
     }
   }
@@ -215,11 +243,14 @@ async function submit(file) {
 
 at("door").addEventListener("submit", (event) => {
   event.preventDefault();
-  sessionStorage.setItem("token", at("token").value.trim());
+  const token = at("token").value.trim();
   at("token").value = "";
+  if (!/^[!-~]+$/.test(token)) return say(new Refused(401, { error: "This is no token", hint: "It begins with gauntlet_." }));
+  sessionStorage.setItem("token", token);
   guarded(enter)();
 });
 at("me").lastElementChild.addEventListener("click", leave);
+at("more").addEventListener("click", guarded(() => ((pages += 1), look())));
 at("file").addEventListener("change", guarded(() => at("file").files.length && submit(at("file").files[0])));
 for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
   at("drop").addEventListener(kind, (event) => {
@@ -228,6 +259,6 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
     if (kind === "drop" && event.dataTransfer.files.length) guarded(submit)(event.dataTransfer.files[0]);
   });
 }
-setInterval(() => at("inside").hidden || document.hidden || look().catch(() => {}), EVERY);
+setInterval(() => at("inside").hidden || document.hidden || again(look), EVERY);
 if (sessionStorage.getItem("token")) guarded(enter)();
 document.documentElement.dataset.ready = "yes";

@@ -1,0 +1,89 @@
+"""Streams of events: who gets how many, and how long."""
+
+import threading
+import time
+
+import pytest
+import requests
+
+from bench.client import ServiceError
+from bench.service import stream
+from bench.service.access import Role
+from tests.service.house import House, house
+
+__all__ = ["house"]  # a fixture
+
+
+def opened(house: House, token: str, submission: str) -> requests.Response:
+    headers = {"Authorization": f"Bearer {token}"}
+    return requests.get(f"{house.url}/v1/submissions/{submission}/events", headers=headers, stream=True, timeout=20)
+
+
+def test_a_stream_ends_soon_after_its_token_was_revoked(house: House, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stream, "ASK", 0.5)
+    token = house.token("leaver")
+    row, _ = house.queue.submit("leaver", "s", "name: s\n")
+    answer = opened(house, token, row.id)
+    content = answer.iter_content(1)
+    assert next(content)
+    house.access.revoke(token.split("_")[1])
+    began = time.monotonic()
+    for _ in content:
+        pass
+    assert time.monotonic() - began < 10
+    assert opened(house, token, row.id).status_code == 401
+
+
+def test_a_stream_ends_when_its_reader_is_no_maintainer_any_more(house: House, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stream, "ASK", 0.5)
+    house.token("somebody")
+    row, _ = house.queue.submit("somebody", "s", "name: s\n")
+    client = house.client("demoted", Role.MAINTAINER)
+    seen = client.watch(row.id)
+    assert next(seen).data["text"] == "queued"
+    house.token("demoted", Role.READER)
+    with pytest.raises(ServiceError, match="no submission"):
+        for _ in seen:
+            pass
+
+
+def test_a_user_has_so_many_streams_however_quickly_they_ask(house: House):
+    token = house.token("greedy")
+    row, _ = house.queue.submit("greedy", "s", "name: s\n")
+    answers: list[requests.Response] = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(opened(house, token, row.id))) for _ in range(2 * stream.MOST)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    good = [answer for answer in answers if answer.status_code == 200]
+    assert {answer.status_code for answer in answers} <= {200, 429}
+    bytes_ = [answer.iter_content(1) for answer in good]  # a generator that is forgotten closes its connection
+    assert sum(bool(next(each, b"")) for each in bytes_) == stream.MOST
+    assert opened(house, token, row.id).status_code == 429
+    assert opened(house, house.token("other", Role.MAINTAINER), row.id).status_code == 200
+    for answer in answers:
+        answer.close()
+    deadline = time.monotonic() + 10
+    while (again := opened(house, token, row.id)).status_code == 429 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert again.status_code == 200, "what was closed counts no more"
+    house.queue.cancel(row.id)
+    assert b"canceled" in again.content
+
+
+def test_all_users_together_leave_connections_for_everything_else(house: House, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stream, "ALL", 2)
+    token = house.token("many")
+    row, _ = house.queue.submit("many", "s", "name: s\n")
+    answers = [opened(house, token, row.id) for _ in range(2)]
+    bytes_ = [answer.iter_content(1) for answer in answers]
+    assert all(next(each) for each in bytes_)
+    refused = opened(house, house.token("one-more", Role.MAINTAINER), row.id)
+    assert (refused.status_code, refused.json()["error"]) == (429, "2 streams are open")
+    assert house.call("GET", f"/v1/submissions/{row.id}", token).status_code == 200
+    for answer in answers:
+        answer.close()
+    house.queue.cancel(row.id)
