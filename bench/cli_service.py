@@ -364,7 +364,7 @@ def submissions(
     found = Client(server, token).submissions(wanted, limit)
     listed([{name: line[name] for name in columns} for line in found], form)
     if len(found) == limit:
-        _say([f"there may be more than these {limit}: --limit says how many are listed"])
+        say([f"there may be more than these {limit}: --limit says how many are listed"])
 
 
 @app.command()

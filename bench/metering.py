@@ -48,7 +48,7 @@ class Metered(Wrapped):
         self._passes.forwards[self._rows] += share
         scores = self._model.logits(x)
         if scores.requires_grad:
-            scores.register_hook(partial(self._charge_backward, share))  # type: ignore[no-untyped-call]
+            scores.register_hook(partial(self._charge_backward, share))
         return scores
 
     def features(self, x: Tensor, layer: str) -> Tensor:
@@ -61,7 +61,7 @@ class Metered(Wrapped):
             share = len(x) / max(1, len(self._rows))
             self._passes.forwards[self._rows] += share
             if found.requires_grad:
-                found.register_hook(partial(self._charge_backward, share))  # type: ignore[no-untyped-call]
+                found.register_hook(partial(self._charge_backward, share))
         return found
 
     def members(self) -> Sequence[Classifier]:
