@@ -10,7 +10,15 @@ from bench.errors import GauntletError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code (the table is in bench.errors)."""
-    from bench import cli, cli_compare, cli_examples, cli_models, cli_service, cli_upkeep  # noqa: F401 - importing registers them
+    from bench import (  # noqa: F401 - importing registers them
+        cli,
+        cli_client,
+        cli_compare,
+        cli_examples,
+        cli_models,
+        cli_service,
+        cli_upkeep,
+    )  # fmt: skip
 
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words

@@ -53,6 +53,7 @@ Form = Annotated[Format, typer.Option("--format", help="what stdout gets")]
 RunName = Annotated[str, typer.Argument(metavar="RUN_OR_DIR", help="a run's id, its folder, or an output folder")]
 Uri = Annotated[str | None, typer.Option("--tracking-uri", metavar="URI", help="MLflow; default: DIR/mlflow.db")]
 OUTPUT = Path("gauntlet-out")
+NARROW = 100  # columns of a terminal: with fewer, what does not fit is not cut into columns of a few letters
 
 
 def _version(wanted: bool) -> None:
@@ -223,10 +224,23 @@ def listed(lines: list[dict[str, Any]], form: Format) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in lines[0] if lines else ():
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading == "id")  # which is there to be copied
     for line in lines:
-        table.add_row(*(str(value) for value in line.values()))
-    Console(soft_wrap=not sys.stdout.isatty()).print(table, highlight=False, markup=False)
+        table.add_row(*("" if value is None else str(value) for value in line.values()))
+    console = Console(soft_wrap=not sys.stdout.isatty())
+    if sys.stdout.isatty() and console.width < min(NARROW, console.measure(table).minimum):
+        for line in lines:
+            _say_pairs(line)
+    else:
+        console.print(table, highlight=False, markup=False)
+
+
+def _say_pairs(line: dict[str, Any]) -> None:
+    """On a terminal that has no room for columns."""
+    for name, value in line.items():
+        if value not in (None, ""):
+            print(f"{name}: {value}")
+    print()
 
 
 def say(lines: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bench.cli import Form, Format, Set, listed, say
-from bench.cli_service import SERVER, Secret, Server
+from bench.cli_client import SERVER, Secret, Server
 from bench.cli_upkeep import models
 from bench.client import Client
 

@@ -1,4 +1,4 @@
-"""The verbs of the service: those that run it, and those that use it."""
+"""The verbs of those who run the service."""
 
 import sys
 from contextlib import closing
@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import OUTPUT, Form, Format, Output, SuiteFile, Uri, app, listed, say
-from bench.client import Client
+from bench.cli import OUTPUT, Form, Format, Output, Uri, app, listed, say
 
 tokens = typer.Typer(help="Who may use the service. They work on its database.", no_args_is_help=True)
 database = typer.Typer(help="The database of the service.", no_args_is_help=True)
@@ -24,9 +23,6 @@ Host = Annotated[str, typer.Option(help="where the face listens; anything but lo
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 Ray = Annotated[str | None, typer.Option("--address", metavar="RAY", help="a running Ray cluster; default: one here")]
 Workers = Annotated[int | None, typer.Option(min=1, help="default: as many as the cluster has room for")]
-Server = Annotated[str, typer.Option("--server", metavar="URL", envvar="GAUNTLET_SERVER", help="where the face is")]
-Secret = Annotated[str, typer.Option("--token", envvar="GAUNTLET_TOKEN", help="better: the environment", prompt=False)]
-Id = Annotated[str, typer.Argument(metavar="SUBMISSION")]
 QuotaFile = Annotated[
     Path | None, typer.Option("--quotas", metavar="FILE", help="what one user may have, as YAML (deploy/quotas.yaml)")
 ]
@@ -34,11 +30,9 @@ Pages = Annotated[
     str | None,
     typer.Option("--mlflow-pages", metavar="URL", help="where users see MLflow's pages, for a link to them"),
 ]
-SHORT = ("model", "dataset", "evaluation", "start", "stop", "attempts", "reason", "message")  # of a task that failed
 RayPages = Annotated[
     str | None, typer.Option("--ray-pages", metavar="URL", help="where administrators see Ray's dashboard, for a link")
 ]
-SERVER = f"http://127.0.0.1:{PORT}"
 
 
 def _database(url: str | None, output: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202 - imported late
@@ -52,7 +46,13 @@ def _database(url: str | None, output: Path):  # type: ignore[no-untyped-def]  #
 
 
 def _open(url: str | None, output: Path, *, upgrade: bool = False):  # type: ignore[no-untyped-def]  # noqa: ANN202 - imported late
+    from bench.errors import OperatorError
+
     opened = _database(url, output)
+    path = opened.engine.url.database if opened.engine.dialect.name == "sqlite" else None
+    if path and not upgrade and not Path(path).stat().st_size:
+        Path(path).unlink()
+        raise OperatorError(f"no service keeps its database in {path}", "--output names the folder of `gauntlet up`")
     if upgrade:
         opened.upgrade()
     opened.check()
@@ -224,7 +224,10 @@ def create_token(
 
     chosen = _choice(Role, role, "--role")
     scopes = [_choice(Verb, text, "--scope") for text in scope]
-    with closing(_open(url, output, upgrade=url is None)) as opened:
+    with closing(_database(url, output)) as opened:
+        if url is None and opened.revision() is None:
+            opened.upgrade()  # the first token, before the first `up`; a schema that is there is not changed by the way
+        opened.check()
         print(Access(opened).create(user, chosen, scopes, days, note))
 
 
@@ -281,135 +284,3 @@ def _choice(kinds, text: str, option: str):  # type: ignore[no-untyped-def]  # n
     except ValueError:
         near = did_you_mean(text, kinds)
         raise SuiteError([Mistake(option, "", f"no '{text}'{near} ({', '.join(kinds)})")]) from None
-
-
-# --- using it
-
-
-@app.command()
-def submit(
-    suite: SuiteFile,
-    token: Secret,
-    server: Server = SERVER,
-    priority: Annotated[int, typer.Option(min=-10, max=10, help="among your own: highest first")] = 0,
-    shared: Annotated[bool, typer.Option(help="let everybody with a token see it")] = False,
-    watch_: Annotated[bool, typer.Option("--watch", help="stay until it has ended")] = False,
-) -> None:
-    """Hand a suite in to the service, and print the submission's id."""
-    from bench.errors import Mistake, SuiteError
-
-    if not suite.is_file():
-        raise SuiteError([Mistake(str(suite), "", "no such file")])
-    client = Client(server, token)
-    made = client.submit(suite.read_bytes(), priority=priority, shared=shared)
-    print(made["id"], flush=True)
-    if watch_:
-        _watch(client, made["id"])
-
-
-@app.command()
-def watch(submission: Id, token: Secret, server: Server = SERVER) -> None:
-    """Tell what happens to a submission until it has ended; the exit code is 1 where not everything was measured."""
-    _watch(Client(server, token), submission)
-
-
-@app.command()
-def cancel(submission: Id, token: Secret, server: Server = SERVER) -> None:
-    """Stop a submission for good; what was measured is kept."""
-    _told(Client(server, token).cancel(submission))
-
-
-@app.command()
-def pause(submission: Id, token: Secret, server: Server = SERVER) -> None:
-    """Hand out no more tasks of a submission."""
-    _told(Client(server, token).pause(submission))
-
-
-@app.command()
-def resume(submission: Id, token: Secret, server: Server = SERVER) -> None:
-    """Go on with a paused submission."""
-    _told(Client(server, token).resume(submission))
-
-
-@app.command()
-def retry(submission: Id, token: Secret, server: Server = SERVER) -> None:
-    """Try again what failed, or was canceled."""
-    _told(Client(server, token).retry(submission))
-
-
-@app.command(context_settings={"ignore_unknown_options": True})  # -3 is a priority
-def prioritise(
-    submission: Id,
-    priority: Annotated[int, typer.Argument(metavar="PRIORITY", min=-10, max=10)],
-    token: Secret,
-    server: Server = SERVER,
-) -> None:
-    """Change the priority of a submission among your own: -10 to 10, highest first."""
-    _told(Client(server, token).prioritise(submission, priority))
-
-
-@app.command()
-def submissions(
-    token: Secret,
-    server: Server = SERVER,
-    state: Annotated[str | None, typer.Option(help="queued, running, paused, complete, ...")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="so many at the most")] = 100,
-    form: Form = Format.TABLE,
-) -> None:
-    """List the submissions that you may see, the latest first."""
-    from bench.service.database import State
-
-    wanted = state and _choice(State, state, "--state")
-    columns = ("id", "owner", "state", "done", "total", "failed", "eta", "priority", "message")
-    found = Client(server, token).submissions(wanted, limit)
-    listed([{name: line[name] for name in columns} for line in found], form)
-    if len(found) == limit:
-        say([f"there may be more than these {limit}: --limit says how many are listed"])
-
-
-@app.command()
-def failures(submission: Id, token: Secret, server: Server = SERVER, form: Form = Format.TABLE) -> None:
-    """List the tasks of a submission that failed, with the reasons; --format json has all that their workers said."""
-    found = Client(server, token).failures(submission)
-    if form is not Format.JSON:
-        found = [{name: line[name] for name in SHORT} for line in found]
-    listed(found, form)
-
-
-@app.command()
-def fetch(
-    submission: Id,
-    token: Secret,
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="the folder that gets the files")],
-    server: Server = SERVER,
-) -> None:
-    """Fetch the leaderboard (HTML, JSON) and the records (Parquet) of a submission that has ended."""
-    import json
-
-    client = Client(server, token)
-    board = client.leaderboard(submission)
-    to.mkdir(parents=True, exist_ok=True)
-    (to / "leaderboard.json").write_text(json.dumps(board, indent=2))
-    client.page(submission, to / "leaderboard.html")
-    client.records(submission, to / "records.parquet")
-    print(to)
-
-
-def _watch(client: Client, submission: str) -> None:
-    state, told = "", ""
-    for event in client.watch(submission):
-        if event.kind == "progress":
-            found, state = event.data, str(event.data["state"])
-            eta = f", ETA {found['eta']:.0f} s" if found["eta"] else ""
-            line = f"{found['done']}/{found['total']}{eta}"
-            if found["total"] and line != told:
-                say([line])
-            told = line
-        else:
-            say([str(event.data["text"])])
-    if state != "complete":
-        raise typer.Exit(1)
-
-
-def _told(found: dict[str, object]) -> None:
-    say([f"{found['id']}: {found['state']}" + (f" ({found['wish']} is on its way)" if found["wish"] else "")])

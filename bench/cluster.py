@@ -9,7 +9,9 @@ import math
 import os
 import secrets
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,6 +89,18 @@ def cluster(
             yield Cluster(share, workers, pages)
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """What this process does on SIGTERM and SIGINT is as before: joining, Ray takes SIGTERM for a crash, and aborts."""
+    ours = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # Python lets no other set them
+            for number, handler in ours.items():
+                signal.signal(number, handler)
 
 
 @contextlib.contextmanager

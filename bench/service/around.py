@@ -8,7 +8,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -83,7 +84,7 @@ class Around:
         entry = (me, address(Request(scope)), verb, object_, status)
         try:
             await run_in_threadpool(self._access.audit, *entry)
-        except DBAPIError:
+        except SQLAlchemyError:
             about = {"owner": me.user, "verb": verb, "object": object_, "status": status}
             log.exception("the audit log cannot be written: this line stands for the entry", extra=about)
 
@@ -124,6 +125,7 @@ def explain(app: FastAPI) -> None:
         return _problem(503, "the service's disk takes no more", "tell whoever runs it", headers={"Retry-After": "60"})
 
     @app.exception_handler(DBAPIError)
+    @app.exception_handler(NoConnection)
     @app.exception_handler(OperatorError)
     def away(_: Request, problem: Exception) -> JSONResponse:
         what = "MLflow" if isinstance(problem, TrackingError) else "the database or the store"

@@ -153,7 +153,7 @@ class Crews:
             if not any(crew.staffed for crew in self._crews.values()):
                 raise
             self._disband(share)  # others get workers: it is these that cannot be had
-            self._queue.fail(share, problem)
+            self._queue.fail(problem, lambda stream: stream.share == share and not stream.alone)
             return None
         if patience is None:
             self._disband(share)

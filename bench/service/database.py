@@ -229,12 +229,15 @@ class Database:
     def downgrade(self, revision: str) -> None:
         self._migrate(command.downgrade, revision)
 
+    def revision(self) -> str | None:
+        """Of its schema; None where there is none yet. Raises OperatorError where the database is out of reach."""
+        with self._explained(), self.engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+
     def check(self) -> None:
         """Raises OperatorError where the database is out of reach, or has another schema than this code."""
         newest = ScriptDirectory.from_config(self._config()).get_current_head()
-        with self._explained(), self.engine.connect() as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
-        if found != newest:
+        if (found := self.revision()) != newest:
             raise OperatorError(
                 f"{self._told}: its schema is {found or 'not there'}, this version needs {newest}",
                 "`gauntlet database upgrade` brings it up to date",

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from operator import is_
 from pathlib import Path
 
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -45,6 +46,7 @@ from bench.worker import Failed, Outcome
 
 AWAY = (OperationalError, InterfaceError)  # of the database: any other refusal is a bug, and ends the dispatcher
 BEAT = 0.5  # seconds between two looks at the database
+GOING = 10.0  # seconds in which a dispatcher whose cluster has gone notices
 SOON = 30.0  # seconds that MLflow waits where users wait for their leaderboards
 UNKNOWN = 1.0  # seconds that a task counts before the first of its kind has been seen
 
@@ -149,8 +151,7 @@ class Foreman:
         """Timings, one by one, each on a node of its own."""
         for ticket in self.queue:
             assert isinstance(ticket.job, TaskJob)
-            share = ticket.stream.share
-            pool = joined.apart((), store, self.queue.progress, *ticket.job.bears, share)
+            pool = joined.apart((), store, self.queue.progress, *ticket.job.bears, ticket.stream.share)
             dispatcher = Dispatcher(
                 TicketPool(pool, self.handed),
                 self.queue.sink,
@@ -165,7 +166,7 @@ class Foreman:
                 dispatcher.run(iter([ticket]))
             except ClusterError as problem:
                 self.queue.put_back([ticket])
-                self.queue.fail(share, problem)
+                self.queue.fail(problem, partial(is_, ticket.stream))
             self._lacking(joined)
 
     def _lacking(self, joined: Cluster) -> set[Share]:
@@ -350,16 +351,21 @@ class Foreman:
         share, me = Share.of(resources), threading.current_thread().name
         try:
             while not canceled():
-                if self._joined is not None:
-                    why = nowhere(self._joined.listing(), share)
-                    waits(why[0] if why else "")
-                    if why is None:
-                        return self._joined.hardware(share)
-                    self._untimed[me] = share
+                try:
+                    if (joined := self._joined) is not None:
+                        why = nowhere(joined.listing(), share)
+                        waits(why[0] if why else "")
+                        if why is None:
+                            return joined.hardware(share)
+                        self._untimed[me] = share
+                except Exception:
+                    if not self._stop.wait(GOING):
+                        raise
+                    continue  # the cluster has gone, and with it the dispatcher
                 time.sleep(BEAT)
-            raise Canceled
         finally:
             self._untimed.pop(me, None)
+        raise Canceled
 
     def note(self, job: AnyJob, outcome: Outcome) -> None:
         if isinstance(job, TaskJob) and not isinstance(outcome, Failed):

@@ -3,6 +3,7 @@
 It may be killed at any moment: what it answered 202 to is in the database.
 """
 
+import asyncio
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -35,6 +36,8 @@ SANDBOX = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
+WORKING = 4  # suites read and records written at a time: threads are left for what takes no time
+
 Id = Annotated[str, InPath(pattern=r"^[a-z0-9][a-z0-9_-]{0,95}$")]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,128}$")]
 Rank = Annotated[int, Query(ge=PRIORITIES[0], le=PRIORITIES[-1])]
@@ -61,13 +64,15 @@ def face(
     MLflow in which models are registered. pages: the address at which users see MLflow's pages; ray_pages: at which
     administrators see Ray's."""
     app = FastAPI(
-        title="Gauntlet", version=__version__, docs_url=None, redoc_url=None, responses=shapes.PROBLEMS,
+        title="Gauntlet", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False,
+        responses=shapes.PROBLEMS,
         description="Submit suites, watch them, fetch what came out. Every request bears a token.",
         generate_unique_id_function=lambda route: route.name,  # what a generated client calls its functions
     )  # fmt: skip
     limits = quotas or Quotas()
     queue, door = Queue(database, limits), Door(Access(database), rate)
-    figures, streams = Figures(database), Streams(queue)
+    figures, streams, working = Figures(database), Streams(queue), asyncio.Semaphore(WORKING)
+    app.state.end_streams = streams.end
     app.add_middleware(Bodies, most=intake.MAX_BYTES, pieces=PIECE)
     app.add_middleware(Around, figures=figures, access=door.access)
     explain(app)
@@ -87,7 +92,8 @@ def face(
         began = time.time()
         me.need(Verb.SUBMIT)
         content = await request.body()
-        suite = await run_in_threadpool(intake.accept, content)
+        async with working:
+            suite = await run_in_threadpool(intake.accept, content)
         text = content.decode("utf-8-sig")
         enter = partial(queue.submit, key=key, priority=priority, shared=shared)
         made, _ = await run_in_threadpool(enter, me.user, suite.name, text)
@@ -176,14 +182,15 @@ def face(
     @app.get(
         "/v1/submissions/{id}/records", response_class=FileResponse, responses=_kind("application/vnd.apache.parquet")
     )
-    def records(me: Who, id: Id, later: BackgroundTasks) -> FileResponse:
+    async def records(me: Who, id: Id, later: BackgroundTasks) -> FileResponse:
         """One row per sample and evaluation, as Parquet: the very bytes that `gauntlet records` writes."""
-        run = found_run(me, id)
+        run = await run_in_threadpool(found_run, me, id)
         with tempfile.NamedTemporaryFile(suffix=".parquet", delete=False) as file:
             path = Path(file.name)
         later.add_task(path.unlink)
         try:
-            results.export(run, path)
+            async with working:
+                await run_in_threadpool(results.export, run, path)
         except BaseException:
             path.unlink()
             raise

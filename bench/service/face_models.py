@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +39,18 @@ def add_models(app: FastAPI, door: Door, uploads: Uploads, uri: str) -> None:
     """uri: the MLflow whose registry it is."""
     Who = Annotated[Identity, Depends(door.who)]  # noqa: N806 - a type
     building, asking = asyncio.Semaphore(BUILDERS), threading.Lock()
+    busy: set[str] = set()  # users for whom something is built, or waits for that
+
+    @asynccontextmanager
+    async def turn(user: str) -> AsyncIterator[None]:
+        if user in busy:
+            raise Refused(429, f"a file of '{user}' is being looked at", "one after the other")
+        busy.add(user)
+        try:
+            async with building:
+                yield
+        finally:
+            busy.discard(user)
 
     def told(upload: Any) -> shapes.Upload:
         return shapes.Upload.model_validate({**shapes.columns(upload), "received": uploads.received(upload)})
@@ -70,7 +84,7 @@ def add_models(app: FastAPI, door: Door, uploads: Uploads, uri: str) -> None:
     @app.post("/v1/uploads/{id}/finish", response_model=shapes.Upload)
     async def finish(me: Who, id: Id) -> Any:
         """All bytes have come: they are held against the digest and scanned. What is refused is thrown away."""
-        async with building:
+        async with turn(me.user):
             return told(await run_in_threadpool(lambda: uploads.finish(me.handle(uploads.get(id)))))
 
     @app.delete("/v1/uploads/{id}", status_code=204)
@@ -107,7 +121,7 @@ def add_models(app: FastAPI, door: Door, uploads: Uploads, uri: str) -> None:
             request.state.object = f"{wanted.name}/{made['version']} of {wanted.upload}"
             return next(e for e in versions() if (e.name, e.version) == (wanted.name, made["version"]))
 
-        async with building:
+        async with turn(me.user):
             return shapes.model(await run_in_threadpool(act))
 
     @app.delete("/v1/models/{name}/{version}", status_code=204)

@@ -222,12 +222,11 @@ class FairQueue:
                     each.stream.again.append(each.job)
             self._changed.notify_all()
 
-    def fail(self, share: Share, problem: Exception) -> None:
-        """Ends the submissions at work that want such workers."""
+    def fail(self, problem: Exception, which: Callable[[Stream], bool]) -> None:
+        """Ends submissions at work."""
         with self._changed:
-            for stream in self._streams:
-                if stream.share == share:
-                    stream.problem = stream.problem or problem
+            for stream in filter(which, self._streams):
+                stream.problem = stream.problem or problem
             self._changed.notify_all()
 
     def progress(self, title: str, done: int, total: int) -> None:

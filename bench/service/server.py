@@ -62,10 +62,18 @@ def log_lines() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
+class Server(uvicorn.Server):
+    """Ends streams of events, which have no end of their own, before it waits for answers that are under way."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.config.app.state.end_streams()  # type: ignore[union-attr]
+        await super().shutdown(sockets)
+
+
 def serve(app: FastAPI, host: str, port: int) -> None:
     """Answer HTTP until SIGTERM. Raises OperatorError where the port is taken."""
     must_be_free(host, port, "--port")
-    uvicorn.Server(configuration(app, host, port)).run()
+    Server(configuration(app, host, port)).run()
 
 
 def must_be_free(host: str, port: int, option: str) -> None:

@@ -25,6 +25,11 @@ class Streams:
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
         self._open: Counter[str] = Counter()
+        self._ending = False
+
+    def end(self) -> None:
+        """All of them, as soon as they look again: their readers go on elsewhere, or later."""
+        self._ending = True
 
     def follow(self, user: str, submission: str, after: int, allowed: Callable[[], object]) -> AsyncIterator[str]:
         """allowed: raises Refused once the user may not see it any more, which ends the stream. Raises Refused: 429."""
@@ -47,7 +52,7 @@ class Streams:
         self._open[user] += 1
         told, quiet, asked = "", 0.0, time.monotonic()
         try:
-            while True:
+            while not self._ending:
                 if time.monotonic() - asked >= ASK:
                     try:
                         await run_in_threadpool(allowed)

@@ -107,6 +107,42 @@ class Needy(nn.Module):
         return torch.stack([right.float(), (~right).float()], 1)
 
 
+class Constant(nn.Module):
+    """A policy with the same logits for every input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor([0.4, -0.7]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits.expand(len(x), 2)
+
+
+@pytest.mark.parametrize("shade", [0.1, 0.9])
+def test_the_policys_gradient_is_that_of_the_expected_reward_over_all_choices(shade):
+    """Wu et al. 2018, equations 2 to 6, with the four choices written out; the greedy baseline changes no mean."""
+    torch.manual_seed(0)
+    net, n = Needy(), 60_000
+    net.policy = Constant()
+    learner = _Learner(net, penalty=2.0, decay=0.0)
+    learner.progress = 0.4  # the policy decides on both blocks, and learns alone
+    assert (learner.explored, learner.joint) == (2, False)
+    _policy_loss(
+        learner, torch.full((n, 1, 8, 8), shade), torch.zeros(n, dtype=torch.int64), torch.arange(n)
+    ).backward()
+    logits = net.policy.logits.detach().clone().requires_grad_()
+    chance = 0.8 * logits.sigmoid() + 0.2 * (1 - logits.sigmoid())
+    expected = torch.zeros(())
+    for first, second in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        right = shade < 0.5 or first == 1
+        gained = 1 - ((first + second) / 2) ** 2 if right else -2.0
+        of_first, of_second = (chance[k] if run else 1 - chance[k] for k, run in enumerate((first, second)))
+        expected = expected + gained * of_first * of_second
+    (slope,) = torch.autograd.grad(-expected, logits)
+    torch.testing.assert_close(net.policy.logits.grad, slope, atol=0.01, rtol=0)
+    assert slope.abs().max() > 0.05
+
+
 def test_the_policy_learns_to_run_a_block_for_those_inputs_alone_that_need_it():
     torch.manual_seed(0)
     net = Needy()

@@ -326,3 +326,44 @@ def test_tasks_that_always_fail_do_not_cost_a_worker_each():
     ended = dispatch(pool, jobs(20), workers=1)
     assert sum(isinstance(outcome, Failed) for outcome, _ in ended.values()) == 10
     assert pool.count <= 4
+
+
+def test_a_worker_that_has_to_go_ends_what_it_has_and_gets_nothing_more():
+    pool = FakePool()
+    asked: list[float] = []
+
+    def leaving() -> list[int]:
+        asked.append(pool.now)
+        return [1] if pool.now > 5 else []
+
+    ended = dispatch(pool, jobs(40), leaving=leaving)
+    assert len(ended) == 40
+    assert all(attempts == 1 for _, attempts in ended.values())
+    assert 1 not in pool.queues
+    assert max(index for index, (worker, _) in enumerate(pool.log) if worker == 1) < 20
+    assert pool.count == 3, "another takes its place"
+
+
+def test_what_is_closed_gives_back_what_has_not_ended_and_tells_nobody():
+    pool = FakePool({"t0": ["dies"]})
+    told: list[str] = []
+    dispatcher = Dispatcher(
+        pool, lambda job, *_: told.append(job.key), workers=1, timeout=9, retries=2, clock=pool.clock
+    )
+    source = iter(jobs(6))
+    for _ in range(4):
+        patience = dispatcher.hand_out(source)
+        assert patience is not None
+        dispatcher.hear(pool.wait(patience))
+    left = [job.key for job in dispatcher.close()]
+    assert len(left) == len(set(left)) >= 2
+    assert sorted([*left, *told, *(job.key for job in source)]) == [f"t{i}" for i in range(6)]
+    assert not dispatcher.staffed
+    assert dispatcher.waiting is None
+
+
+def test_where_there_is_no_room_it_waits_instead_of_giving_up():
+    pool = FakePool()
+    ended = dispatch(pool, jobs(5), workers=lambda: 0 if pool.now < 50 else 1)  # type: ignore[arg-type]
+    assert len(ended) == 5
+    assert pool.now > 50

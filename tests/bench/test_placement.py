@@ -1,6 +1,8 @@
 """Which node does what, on lists as Ray gives them."""
 
-from bench.placement import NODE, alone, elsewhere, room, timing_node
+import pytest
+
+from bench.placement import NODE, Share, accepts, alone, amounts, elsewhere, nowhere, room, timing_node
 
 WORKER = {"num_cpus": 2.0, "num_gpus": 0.0}
 
@@ -41,3 +43,70 @@ def test_who_is_alone_takes_all_of_the_drivers_node():
 def test_others_start_anywhere_but_there_and_anywhere_once_it_is_free():
     assert elsewhere(WORKER, "a") == {**WORKER, "label_selector": {NODE: "!a"}}
     assert elsewhere(WORKER, None) == WORKER
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fits_gold", "fits_silver", "fits_none"),
+    [
+        ("gold", True, False, False),
+        ("!gold", False, True, True),
+        ("in(gold, silver)", True, True, False),
+        ("in(gold,copper)", True, False, False),
+        ("!in(gold, silver)", False, False, True),
+    ],
+)
+def test_a_label_is_held_against_a_selector_as_ray_does(wanted: str, fits_gold, fits_silver, fits_none):
+    found = [accepts({"tier": wanted}, labels) for labels in ({"tier": "gold"}, {"tier": "silver"}, {"site": "lab"})]
+    assert found == [fits_gold, fits_silver, fits_none]
+    assert not accepts({"tier": "gold", "site": "lab"}, {"tier": "gold"}), "all of them"
+
+
+def test_only_nodes_with_the_labels_have_room():
+    nodes = [node("a"), {**node("b"), "Labels": {"tier": "gold"}}]
+    worker = {**WORKER, "label_selector": {"tier": "gold"}}
+    assert room(nodes, worker) == 2
+    assert timing_node(nodes, worker, ["b"]) is None, "no other node can take the rest"
+    found = alone(nodes, worker, ["a", "b"])
+    assert found is not None
+    assert found["label_selector"] == {"tier": "gold", NODE: "b"}
+    assert elsewhere(worker, "c")["label_selector"] == {"tier": "gold", NODE: "!c"}
+
+
+def test_a_timing_takes_any_of_the_nodes_that_are_as_large_as_the_first():
+    found = alone([node("a", 4), node("b", 4), node("c", 8)], WORKER, ["b", "a", "c"])
+    assert found == {"num_cpus": 4, "num_gpus": 0, "label_selector": {NODE: "in(b, a)"}}
+
+
+def test_who_leaves_the_number_of_gpus_out_gets_one_where_a_suited_node_has_one_now():
+    some = {"num_cpus": 1.0, "num_gpus": 1.0}
+    gpu = {**node("g", 4, gpus=1), "Labels": {"tier": "gold"}}
+    assert amounts([node("a"), gpu], Share()) == some
+    assert amounts([node("a")], Share()) == {**some, "num_gpus": 0.0}
+    assert amounts([node("a"), {**gpu, "Alive": False}], Share())["num_gpus"] == 0
+    assert amounts([node("a"), gpu], Share(nodes=(("tier", "!gold"),)))["num_gpus"] == 0
+    assert amounts([node("a"), gpu], Share(gpus=0.0))["num_gpus"] == 0
+    assert amounts([node("a"), gpu], Share(cpus=8))["num_gpus"] == 0, "its node is too small"
+
+
+def test_what_no_node_can_hold_is_said_with_what_there_is():
+    nodes = [{**node("a", 4), "Labels": {"tier": "silver", NODE: "a"}}, node("b", 8, alive=False)]
+    assert nowhere(nodes, Share(cpus=4)) is None
+    assert nowhere(nodes, Share(cpus=8)) == (
+        "a worker takes 8 CPUs: no such node has as much (the largest has 4 CPUs and 0 GPUs)",
+        "ask for less (resources.cpus_per_worker, resources.gpus_per_worker), or add a node",
+    )
+    why = nowhere(nodes, Share(gpus=0.5, nodes=(("tier", "sliver"),)))
+    assert why is not None
+    assert why[0] == "no living node with tier=sliver - did you mean 'tier=silver'?"
+    assert why[1].startswith("labels that there are: tier=silver. ")
+    assert "labels that there are: none" in (nowhere([], Share()) or ("", ""))[1]
+
+
+def test_a_larger_worker_costs_more():
+    assert [Share().weight, Share(cpus=4).weight, Share(cpus=0.5, gpus=0).weight, Share(gpus=2).weight] == [
+        1,
+        4,
+        0.5,
+        2,
+    ]
+    assert Share(cpus=0.25).weight == 1, "it may get a GPU"

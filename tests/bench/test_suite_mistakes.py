@@ -72,6 +72,11 @@ t_count/all | t_cou | rank_by: this suite yields no metric 't_cou' - did you mea
 t_count/all | speed | this suite yields no metric 'speed' (it yields: clean_accuracy, ece,
 [clean_accuracy, | [median_distance/l2/near, | 'median_distance/l2/near' stands twice: remove one
 name: mine | name: mine⏎resources: {gpus_per_worker: .3} | must be 0, .2, .25, .5 or a whole number
+name: mine | name: mine⏎resources: {nodes: {tier: 'in('}} | must be VALUE, !VALUE, in(VALUE, VALUE) or !in(VALUE, VALUE)
+name: mine | name: mine⏎resources: {nodes: {ti er: a}} | must be a label of nodes
+name: mine | name: mine⏎resources: {nodes: {ray.io/node-id: a}} | of Ray's own labels there are
+name: mine | name: mine⏎resources: {nodes: {ray.io/acelerator-type: a}} | did you mean 'accelerator-type'?
+name: mine | name: mine⏎resources: {nodes: {tier: 3}} | must be text, got 3
 name: mine | name: mine⏎resources: {timeout: 0} | 2:22: resources.timeout: must be greater than 0, got 0
 name: mine | name: mine⏎plugins: [x.py] | 2:11: plugins[0]: plugin 'x.py' cannot be loaded here
 """

@@ -14,9 +14,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 from bench.runs import Run
 from bench.service.access import Role
 from bench.service.database import State, Submission
+from bench.service.face import face
 from tests.browser.conftest import Browser
 from tests.browser.test_leaderboard import AXE, errors
-from tests.service.house import House, house
+from tests.service.house import House, house, serving
 from tests.service.test_intake import SUITE
 
 __all__ = ["house"]  # a fixture
@@ -94,6 +95,19 @@ def test_a_suite_is_chosen_and_its_progress_is_seen_as_it_happens(house: House, 
     assert errors(page) == []
 
 
+def test_the_page_leads_administrators_to_rays_dashboard_and_nobody_else(house: House, page: Browser):
+    app = face(house.database, house.folder, ray_pages="http://127.0.0.1:8265")
+    with serving(app) as url:
+        for user, role, seen in (("chief", Role.ADMIN, True), ("other", Role.SUBMITTER, False)):
+            page.get(url)
+            until(page, lambda: page.execute_script("return document.documentElement.dataset.ready"))
+            enter(page, house.token(user, role))
+            assert at(page, "ray").is_displayed() is seen
+            assert not at(page, "mlflow").is_displayed()
+            assert not seen or at(page, "ray").get_attribute("href") == "http://127.0.0.1:8265/"
+            page.execute_script("sessionStorage.clear()")
+
+
 def test_a_suite_is_dropped_and_its_mistakes_are_shown(house: House, page: Browser):
     enter(page, house.token("dropper"))
     page.execute_script(DROP, yaml.safe_dump({**SUITE, "models": [{"name": "<b>m</b>", "adapter": "small_cn"}]}))
@@ -146,6 +160,59 @@ def test_a_wrong_token_stays_outside_and_leaving_forgets_the_right_one(house: Ho
     time.sleep(0.3)
     assert at(page, "door").is_displayed()
     assert not at(page, "inside").is_displayed()
+
+
+def test_whoever_is_thrown_out_is_told_why(house: House, page: Browser):
+    token = house.token("expired")
+    enter(page, token)
+    house.access.revoke(token.split("_")[1])
+    until(page, lambda: at(page, "door").is_displayed())  # nobody pressed anything
+    assert "unknown, expired or revoked. ask an administrator" in at(page, "problem").text
+    assert not at(page, "inside").is_displayed()
+    assert page.execute_script("return sessionStorage.length") == 0
+    at(page, "token").send_keys("gauntlet_\u00fc\u2603")
+    page.find_element(By.CSS_SELECTOR, "#door button").click()
+    until(page, lambda: "This is no token" in at(page, "problem").text)
+
+
+def test_a_service_that_went_away_is_told_and_taken_back_once_it_answers(house: House, page: Browser):
+    row, _ = house.queue.submit("lonely", "s", "t") if house.token("lonely") else (None, False)
+    assert row is not None
+    enter(page, house.token("lonely"))
+    page.find_element(By.CSS_SELECTOR, f"[data-id='{row.id}']").click()
+    until(page, lambda: "queued" in at(page, "facts").text)
+    assert not at(page, "away").is_displayed()
+    broken = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    page.execute_cdp_cmd("Network.enable", {})
+    page.execute_cdp_cmd("Network.emulateNetworkConditions", broken)
+    until(page, lambda: at(page, "away").is_displayed())
+    assert "queued" in at(page, "facts").text, "what was known is still shown"
+    house.queue.cancel(row.id)
+    page.execute_cdp_cmd("Network.emulateNetworkConditions", {**broken, "offline": False})
+    until(page, lambda: not at(page, "away").is_displayed())
+    until(page, lambda: at(page, "facts").text.startswith("canceled"))
+    page.get_log("browser")  # the browser notes each request that failed
+
+
+def test_more_than_a_page_can_be_reached_and_long_names_leave_the_state_in_sight(house: House, page: Browser):
+    owner = "a" * 64
+    token = house.token(owner)
+    rows = [house.queue.submit(owner, "long-" + "n" * 58, "t")[0].id for _ in range(130)]
+    for each in rows:
+        house.queue.cancel(each)
+    enter(page, token)
+    shown = lambda: len(page.find_elements(By.CSS_SELECTOR, "#queue tr"))  # noqa: E731
+    assert shown() == 100
+    more = at(page, "more")
+    while more.is_displayed():
+        before = shown()
+        page.execute_script("arguments[0].click()", more)
+        until(page, lambda before=before: shown() > before)
+    ids = {one.get_attribute("data-id") for one in page.find_elements(By.CSS_SELECTOR, "#queue button")}
+    assert set(rows) <= ids
+    state = page.find_element(By.XPATH, f"//button[@data-id='{rows[-1]}']/../../td[3]")
+    right = page.execute_script("return arguments[0].getBoundingClientRect().right", state)
+    assert right < page.execute_script("return document.querySelector('.scroll').getBoundingClientRect().right")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

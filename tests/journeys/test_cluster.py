@@ -9,7 +9,9 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
 from ray.cluster_utils import Cluster
+from ray.experimental.internal_kv import _internal_kv_get
 
 from bench.cluster import cluster
 from bench.placement import Share
@@ -74,3 +76,14 @@ def test_a_local_ray_listens_on_loopback_only():
         ]
     assert {"raylet", "gcs_server"} <= {name for name, _ in listening}
     assert {address for _, address in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_ray_s_autoscaler_is_told_of_workers_that_no_node_can_hold_and_that_there_are_none_any_more():
+    def told() -> list[dict[str, float]]:
+        return json.loads(_internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL) or b"[]")
+
+    with cluster(None, 1, Share()) as ours:
+        ours.ask_for([Share(cpus=2, gpus=1, nodes=(("tier", "gold"),)), Share(cpus=64)])
+        assert sorted(told(), key=str) == [{"CPU": 2, "GPU": 1}, {"CPU": 64}]
+        ours.ask_for([])
+        assert told() == []

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -80,10 +80,17 @@ class Service:
         return len(list((self.output / "store" / "records").rglob("*.parquet")))
 
     def reach(self, count: int) -> None:
+        self._until(lambda: self.records() >= count)
+
+    def trained(self, count: int) -> None:
+        """Until so many trainings have ended."""
+        self._until(lambda: len(list((self.output / "store" / "trained").rglob("*.json"))) >= count)
+
+    def _until(self, true: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 300
-        while self.records() < count and time.monotonic() < deadline:
+        while not true() and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert self.records() >= count, self.said()[-4000:]
+        assert true(), self.said()[-4000:]
 
 
 def _words(process: psutil.Process) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import requests
-import uvicorn
 from fastapi import FastAPI
 
 from bench import plugins
@@ -19,7 +18,7 @@ from bench.service.access import Access, Role, Verb
 from bench.service.database import Database
 from bench.service.face import face
 from bench.service.queue import Queue, Quotas
-from bench.service.server import configuration
+from bench.service.server import Server, configuration
 from bench.service.uploads import Uploads
 from bench.service.work import Work
 from tests.service.conftest import free_port
@@ -58,7 +57,7 @@ class House:
 def serving(app: FastAPI) -> Iterator[str]:
     """Its address, on loopback, while the block lasts."""
     port = free_port()
-    server = uvicorn.Server(configuration(app, "127.0.0.1", port))
+    server = Server(configuration(app, "127.0.0.1", port))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,13 @@ def test_what_cannot_be_written_to_the_audit_log_stands_in_the_log(tmp_path: Pat
     entry = (record.owner, record.verb, record.object, record.status)  # type: ignore[attr-defined]
     assert entry == ("ann", "upload", answer.json()["id"], 201)
     database.close()
+
+
+def test_the_figures_that_the_docs_tell_of_are_those_that_prometheus_gets(house: House):
+    token = house.token("prometheus-too", Role.READER)
+    text = house.call("GET", "/metrics", token).text
+    exported = {name for name in re.findall(r"^# HELP (\w+)", text, re.MULTILINE) if not name.endswith("_created")}
+    told = set(re.findall(r"`(gauntlet_\w+)", (plugins.ROOT / "docs" / "operations.md").read_text()))
+    assert told == exported
+    users = {"prometheus-too", "filler", "finder"}
+    assert not any(user in text for user in users), "who uses the service is nobody's business"

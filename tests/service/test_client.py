@@ -1,6 +1,7 @@
 """The client and its commands: wrong words, wrong addresses, and services that go away."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -68,8 +69,8 @@ def test_another_web_server_is_named_as_such(somebody_else: str):
     ("words", "code", "told"),
     [
         (["submissions", "--state", "qeued"], 2, "--state: no 'qeued' - did you mean 'queued'?"),
-        (["prioritise", "x", "11"], 2, "-10<=x<=10"),
-        (["prioritise", "x", "high"], 2, "not a valid int"),
+        (["prioritise", "x", "11"], 2, "for 'PRIORITY': "),
+        (["prioritise", "x", "high"], 2, "for 'PRIORITY': Input should be a valid integer"),
         (["cancel", "nothing-here"], 1, "no submission 'nothing-here'"),
         (["watch", "../x"], 1, "Not Found"),
         (["failures", "nothing-here"], 1, "no submission 'nothing-here'"),
@@ -103,6 +104,23 @@ def test_more_than_a_page_is_listed_and_what_is_left_out_is_said(house: House, c
     printed = capsys.readouterr()
     assert len(json.loads(printed.out)) == 110
     assert "there may be more than these 110" in printed.err
+
+
+def test_an_id_is_in_one_piece_on_a_narrow_terminal(
+    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    token = house.token("narrow-screen")
+    row, _ = house.queue.submit("narrow-screen", "a-name-of-a-suite-that-is-long", "t")
+    assert main(["submissions", "--server", house.url, "--token", token]) == 0
+    printed = capsys.readouterr().out
+    assert f"id: {row.id}\nowner: narrow-screen\nstate: queued\n" in printed
+    assert "None" not in printed, "what is not known yet is left out"
+    monkeypatch.setenv("COLUMNS", "160")
+    assert main(["submissions", "--server", house.url, "--token", token]) == 0
+    wide = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert re.search(rf"^{row.id}  narrow-screen +queued ", wide, re.MULTILINE)
 
 
 def test_what_failed_is_listed_with_the_reason(house: House, capsys: pytest.CaptureFixture[str]):

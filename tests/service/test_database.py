@@ -1,15 +1,17 @@
 """The schema is what the migrations make of it, forwards and back, on both kinds of database."""
 
+import hashlib
 import shutil
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect, make_url, select
+from sqlalchemy import MetaData, inspect, make_url, select
 
 from bench.errors import OperatorError
 from bench.service.access import Access, Role
@@ -17,6 +19,7 @@ from bench.service.database import Base, Database, State, Submission, Token
 from bench.service.queue import Queue, Quotas
 from bench.service.uploads import Uploads
 from bench.service.work import Work
+from bench.store import digest
 
 
 def test_migrations_make_exactly_the_tables_of_the_code_and_take_them_away_again(url: str):
@@ -52,26 +55,49 @@ def told(database: Database) -> tuple[list[str], list[tuple[str, str, str]]]:
         return sorted(session.scalars(select(Token.id))), [(row.id, row.owner, row.state) for row in rows]
 
 
+def of_0001(database: Database, token: str) -> None:
+    """What a service of the first schema has left: a user, her token, a submission that was canceled."""
+    rows = {
+        "users": {"name": "ann", "role": "submitter", "created": 1.0},
+        "tokens": {
+            "id": "a" * 12, "digest": hashlib.sha256(token.encode()).hexdigest(), "owner": "ann",
+            "scopes": ["control", "read", "submit"], "note": "", "created": 1.0, "expires": time.time() + 1000,
+        },
+        "submissions": {
+            "id": "s-1", "owner": "ann", "name": "s", "text": "name: s\n", "digest": digest(b"name: s\n"),
+            "idempotency_key": "k", "state": "canceled", "priority": 3, "shared": True, "created": 1.0, "queued": 1.0,
+            "ended": 2.0, "done": 4, "failed": 1, "total": 9, "message": "",
+        },
+        "events": {"submission": "s-1", "time": 1.0, "kind": "state", "text": "queued"},
+    }  # fmt: skip
+    tables = MetaData()
+    tables.reflect(database.engine)
+    with database.engine.begin() as connection:
+        for name, row in rows.items():
+            connection.execute(tables.tables[name].insert().values(row))
+
+
 def test_a_schema_of_before_is_upgraded_with_what_stands_in_it(url: str):
-    database = Database(url)
-    database.upgrade("0001")
-    old, queue = Access(database), Queue(database)
-    token = old.create("ann", Role.SUBMITTER)
-    made, _ = queue.submit("ann", "s", "name: s\n", key="k")
-    queue.cancel(made.id)
-    before = told(database)
-    with pytest.raises(OperatorError, match="its schema is 0001, this version needs") as refused:
+    with closing(Database(url)) as database:
+        database.upgrade("0001")
+        of_0001(database, "x" * 43)
+        with pytest.raises(OperatorError, match="its schema is 0001, this version needs") as refused:
+            database.check()
+        assert "gauntlet database upgrade" in str(refused.value)
+        database.upgrade()
         database.check()
-    assert "gauntlet database upgrade" in str(refused.value)
-    database.upgrade()
-    database.check()
-    assert told(database) == before
-    assert Access(database).identify(f"Bearer {token}").user == "ann"
-    assert queue.submit("ann", "s", "name: s\n", key="k")[0].id == made.id
-    assert [event.text for event in queue.events(made.id)] == ["queued", "canceled"]
-    uploads = Uploads(database, Path("nowhere"), Quotas(), lambda path: "torch")
-    assert uploads.begin("ann", "w", 1, "0" * 64).state == "open"
-    database.close()
+        queue = Queue(database)
+        assert Access(database).identify(f"Bearer gauntlet_{'a' * 12}_{'x' * 43}").user == "ann"
+        same, new = queue.submit("ann", "s", "name: s\n", key="k")
+        assert (same.id, new, same.state, same.priority, same.shared) == ("s-1", False, State.CANCELED, 3, True)
+        assert [event.text for event in queue.events("s-1")] == ["queued"]
+        assert queue.retry("s-1").state == State.QUEUED
+        work = Work(database)
+        assert work.acquire()
+        assert (claimed := work.claim({}, sorted)) is not None
+        assert claimed.id == "s-1"
+        uploads = Uploads(database, Path("nowhere"), Quotas(), lambda path: "torch")
+        assert uploads.begin("ann", "w", 1, "0" * 64).state == "open"
 
 
 def test_a_backup_made_in_the_middle_of_work_is_restored_as_it_was(url: str, tmp_path: Path):

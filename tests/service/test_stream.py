@@ -9,7 +9,8 @@ import requests
 from bench.client import ServiceError
 from bench.service import stream
 from bench.service.access import Role
-from tests.service.house import House, house
+from bench.service.face import face
+from tests.service.house import House, house, serving
 
 __all__ = ["house"]  # a fixture
 
@@ -86,4 +87,19 @@ def test_all_users_together_leave_connections_for_everything_else(house: House, 
     assert house.call("GET", f"/v1/submissions/{row.id}", token).status_code == 200
     for answer in answers:
         answer.close()
+    house.queue.cancel(row.id)
+
+
+def test_a_face_that_ends_ends_its_streams_and_does_not_wait_for_them(house: House):
+    token = house.token("left-alone")
+    row, _ = house.queue.submit("left-alone", "s", "name: s\n")
+    with serving(face(house.database, house.folder)) as url:
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = requests.get(f"{url}/v1/submissions/{row.id}/events", headers=headers, stream=True, timeout=20)
+        content = answer.iter_content(1)
+        assert next(content)
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+    rest = b"".join(content)  # it ends as it should: nothing is cut off in the middle
+    assert b"queued" in rest
     house.queue.cancel(row.id)

@@ -5,7 +5,9 @@ import hashlib
 import json
 import os
 import subprocess
+import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -253,6 +255,78 @@ def test_two_senders_of_one_file_never_mix(small: Uploads):
             small.append(row, offset, b"zz")
     small.append(row, 4, b"efgh")
     assert small.path(row).read_bytes() == b"abcdefgh"
+
+
+def test_of_pieces_that_come_together_one_is_written(small: Uploads):
+    row = small.begin("ann", "a", 80, "0" * 64)
+    told: list[str] = []
+
+    def send(letter: bytes) -> None:
+        try:
+            small.append(row, 0, letter * 40)
+            told.append("written")
+        except Refused as refused:
+            told.append(str(refused.status))
+
+    threads = [threading.Thread(target=send, args=(bytes([65 + number]),)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(told) == ["409"] * 11 + ["written"]
+    content = small.path(row).read_bytes()
+    assert (len(content), len(set(content))) == (40, 1)
+
+
+def test_what_is_being_checked_can_neither_be_thrown_away_nor_added_to(small: Uploads):
+    row = small.begin("ann", "a", 4, hashlib.sha256(b"abcd").hexdigest())
+    small.append(row, 0, b"abcd")
+    seen: list[str] = []
+
+    def scan(path: Path) -> str:
+        for act in (small.remove, small.finish, lambda row: small.append(row, 4, b"e")):
+            with pytest.raises(Refused, match="is being worked on") as refused:
+                act(row)
+            seen.append(str(refused.value.status))
+        return "torch"
+
+    small._scan = scan
+    assert small.finish(row).state == "ready"
+    assert seen == ["409"] * 3
+    small.remove(row)
+    for act in (small.remove, small.finish, lambda row: small.append(row, 0, b"x")):
+        with pytest.raises(Refused, match="no upload"):
+            act(row)
+    assert list(small._folder.iterdir()) == [], "a piece that comes too late leaves no file"
+
+
+def test_an_upload_is_registered_once_however_often_it_is_asked_for(house: House, monkeypatch: pytest.MonkeyPatch):
+    token = house.token("chief-twice", Role.MAINTAINER)
+    ready = sent(house, token, DATA).json()
+    calls: list[str] = []
+
+    def slow(job: str, given: object) -> dict[str, int]:
+        calls.append(job)
+        time.sleep(0.5)
+        return {"version": 1}
+
+    entry = models.Entry("twice", 1, "small_cnn", datetime.now(UTC), "nowhere", "chief-twice")
+    monkeypatch.setattr("bench.service.face_models.apart", slow)
+    monkeypatch.setattr("bench.service.face_models.models.list_models", lambda uri: [entry])
+    wanted = {"name": "twice", "adapter": "small_cnn", "upload": ready["id"]}
+    answers: list[int] = []
+
+    def register() -> None:
+        answers.append(house.call("POST", "/v1/models", token, json=wanted).status_code)
+
+    threads = [threading.Thread(target=register) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [201, 409, 409, 409]
+    assert calls == ["register"]
+    house.uploads.retired("twice/1")
 
 
 # --- a process apart
