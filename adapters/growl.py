@@ -16,17 +16,21 @@ from bench.contracts import Realisation, Report, Samples, adapter
 from bench.errors import PluginError
 from bench.randomness import seed_of
 
+DAMPING = 0.95  # of affinity propagation, so that it settles where many weights are nearly alike
+SETTLED = 200  # rounds without another exemplar that end it; damped so much, 15 would end it before it begins
+
 
 @adapter("growl")
 class Growl(Compressed):
     """A net whose linear layers lose whole inputs, and whose similar inputs share one row of weights.
 
-    Zhang et al. 2018, "Learning to Share": train with the group ordered weighted L1 penalty Σ λ_i ‖w_[i]‖, w_[i] the
-    weights from the input with the i-th largest norm, by a proximal step after each step of the optimiser (section 3);
-    cluster the inputs that are left by affinity propagation of the cosines of their weights; then retrain, zeros kept
-    and each cluster's rows equal (section 4). Best with `sgd`: Adam's steps do not shrink with the gradient, and the
-    penalty then moves nothing or everything. λ_i = `strength` + `spread` × (1 - (i - 1) / (p - 1)) over the p inputs.
-    `spread` 0 is the group lasso, which ties nothing on purpose. All linear layers but the last are treated.
+    Zhang et al. 2018, "Learning to Share": train with the group ordered weighted L1 penalty Σ λ_i ‖w_[i]‖, w_[i]
+    the weights from the input with the i-th largest norm, by a proximal step after each step of the optimiser
+    (section 3); cluster the inputs that are left by affinity propagation of the similarity of their weights, in
+    direction and in length; then retrain, zeros kept and each cluster's rows equal (section 4). Best with `sgd`:
+    Adam's steps do not shrink with the gradient, and the penalty then moves nothing or everything. λ_i = `strength`
+    + `spread` × (1 - (i - 1) / (p - 1)) over the p inputs. `spread` 0 is the group lasso, which ties nothing on
+    purpose. All linear layers but the last are treated.
     """
 
     realised = Realisation.DENSE_WITH_ZEROS
@@ -38,7 +42,7 @@ class Growl(Compressed):
     spread: float = Field(default=0.03, ge=0, description="what the largest group is charged more")
     decay: float = Field(default=0.0, ge=0, description="times Σ w²/2 of those layers, is added to the loss (GrOWL+L2)")
     preference: float = Field(
-        default=0.8, ge=-1, le=1, description="of affinity propagation: cosine above which inputs tend to be tied"
+        default=0.8, ge=-1, le=1, description="of affinity propagation: similarity above which inputs tend to be tied"
     )
     tie: Literal["clusters", "none"] = Field(default="clusters", description="whether similar inputs share weights")
     retrain: Recipe = Field(default=Recipe(epochs=1, batch_size=64), description="the training with tied weights")
@@ -120,8 +124,18 @@ def proximal(weight: Tensor, charges: Tensor) -> Tensor:
     return out
 
 
+def similarity(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, n) w_i·w_j / max(‖w_i‖², ‖w_j‖²), in [-1, 1], of rows (n, units) (Zhang et al. 2018, section 4).
+
+    1 for equal rows alone: rows of one direction but of different lengths are as unlike as their lengths.
+    """
+    squares = (rows**2).sum(1)
+    found: NDArray[np.float64] = rows @ rows.T / np.maximum.outer(squares, squares)
+    return found
+
+
 def clusters(rows: NDArray[np.float64], preference: float) -> NDArray[np.int64]:
-    """(n,) the cluster of each row (n, units), by affinity propagation of their cosines (Frey and Dueck 2007).
+    """(n,) the cluster of each row (n, units), none of them 0, by affinity propagation (Frey and Dueck 2007).
 
     Raises PluginError where it does not converge.
     """
@@ -130,14 +144,14 @@ def clusters(rows: NDArray[np.float64], preference: float) -> NDArray[np.int64]:
 
     if len(rows) < 2:
         return np.zeros(len(rows), dtype=np.int64)
-    directions = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         model = AffinityPropagation(
-            affinity="precomputed", preference=preference, damping=0.95, max_iter=5000, random_state=0
-        )
+            affinity="precomputed", preference=preference, damping=DAMPING, max_iter=5000, convergence_iter=SETTLED,
+            random_state=0,
+        )  # fmt: skip
         try:
-            found = model.fit(directions @ directions.T).labels_
+            found = model.fit(similarity(rows)).labels_
         except ConvergenceWarning as problem:
             raise PluginError(
                 f"affinity propagation of {len(rows)} inputs did not converge", "change `preference`, or `tie: none`"

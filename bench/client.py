@@ -238,6 +238,7 @@ class Client:
     def _send(
         self, method: str, path: str, kind: str = _SUBMISSIONS, timeout: tuple[float, float] = TIMEOUT, **more: Any
     ) -> requests.Response:
+        full = method == "POST" and timeout is not BUILDING  # a quota, which waiting does not help
         url = f"{self._url}/v1/{kind}{path}"
         for attempt in range(ATTEMPTS):
             if attempt:
@@ -247,9 +248,11 @@ class Client:
             except (requests.ConnectionError, requests.Timeout) as problem:
                 why = type(problem).__name__
                 continue
-            if answer.status_code not in AWAY and (answer.status_code != 429 or method == "POST"):
+            if answer.status_code not in AWAY and (answer.status_code != 429 or full):
                 return _check(answer)
             why = f"HTTP {answer.status_code}"
+        if why == "HTTP 429":
+            return _check(answer)
         raise OperatorError(f"the service at {self._url} does not answer: {why}", "is it up? (`gauntlet up`)")
 
 

@@ -36,7 +36,8 @@ from bench.run import Options
 from bench.run import run as engine
 from bench.service import intake
 from bench.service.crews import Crews
-from bench.service.fair import FairQueue, Ticket
+from bench.service.fair import FairQueue
+from bench.service.tickets import Ticket
 from bench.service.watch import Watch
 from bench.store import Store
 from bench.suite import Resources

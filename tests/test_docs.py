@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench import cli, cli_service, cli_upkeep
+from bench import cli, cli_client, cli_service, cli_upkeep
 from bench.results import EXPORT
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -19,6 +19,7 @@ def test_every_command_and_every_option_of_run_is_documented():
     groups = [group.name for group in cli.app.registered_groups]
     assert cli_upkeep.models.info.help
     assert cli_service.tokens.info.help
+    assert cli_client.fetch
     assert {"run", "plan", "check-adapter", "up", "submit"} <= set(names)
     assert [name for name in [*names, *groups] if f"`gauntlet {name}" not in text] == []
     for option in ("output", "workers", "batch-size", "set", "only", "address", "tracking-uri", "format", "profile"):

@@ -8,6 +8,7 @@ kind gets what its users would get of one kind, and keeps it.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -116,10 +117,10 @@ class Allotment:
         fit = sum(placement.fits(free[node["NodeID"]], takes) for node in placement.suited(self.nodes(), takes))
         return fit if self.most is None else max(0, min(fit, self.most - len(self._lodgers) - len(others)))
 
-    def _free(self, claims: Collection[_Claim], without: Collection[int] = ()) -> dict[str, dict[str, float]]:
+    def _free(self, claims: Collection[_Claim]) -> dict[str, dict[str, float]]:
         """What is left of each living node. Workers that have not told where they are count where they fit first."""
         free = {node["NodeID"]: dict(node["Resources"]) for node in self.nodes() if node["Alive"]}
-        lodgers = [lodger for worker, lodger in self._lodgers.items() if worker not in without]
+        lodgers = self._lodgers.values()
         for node, takes in [(lodger.node, lodger.takes) for lodger in lodgers if lodger.node] + [
             (claim.node, claim.takes) for claim in claims
         ]:
@@ -147,49 +148,56 @@ class Allotment:
     def _ways(self, share: Share, takes: Amounts) -> Iterator[tuple[tuple[int, int], str, set[int]]]:
         """Of each node that will do: how many busy ones, and how many at all, would have to go, and which."""
         promised = {worker for claim in self._claims.values() for worker in claim.leaving}
+        taken = {kind for kind in self._kinds if kind != share and self._takes_from(share, kind)}
         may = [
-            (self._lodgers[worker].tasks > 0, worker)
+            (lodger.tasks > 0, worker)
             for worker, lodger in self._lodgers.items()
-            if lodger.share != share and lodger.node and worker not in promised and self._yields(lodger, share)
-        ]
+            if lodger.share != share and lodger.node and worker not in promised
+            and (lodger.share in taken or self._idle(lodger))
+        ]  # fmt: skip
+        if not may:
+            return
+        there: dict[str | None, list[tuple[bool, int]]] = {}
+        for each in sorted(may):
+            there.setdefault(self._lodgers[each[1]].node, []).append(each)
+        free = self._free(list(self._claims.values()))
         full = self.most is not None and len(self._lodgers) + len(self._claims) >= self.most
         for node in placement.suited(self.nodes(), takes):
-            name = node["NodeID"]
-            going: list[tuple[bool, int]] = []
-            here = sorted(each for each in may if self._lodgers[each[1]].node == name)
-            while here and not placement.fits(self._left(name, going), takes):
-                going.append(here.pop(0))
-            if not placement.fits(self._left(name, going), takes):
+            name, going = node["NodeID"], []
+            for each in there.get(name, []):
+                if placement.fits(free[name], takes):
+                    break
+                going.append(each)
+                _take(free[name], self._lodgers[each[1]].takes, -1)
+            if not placement.fits(free[name], takes):
                 continue
             if full and not going:  # it is the number of workers that is short, wherever they are
                 going = sorted(may)[:1]
             if going:
                 yield (sum(busy for busy, _ in going), len(going)), name, {worker for _, worker in going}
 
-    def _left(self, node: str, going: Collection[tuple[bool, int]]) -> dict[str, float]:
-        return self._free(list(self._claims.values()), {worker for _, worker in going})[node]
+    def _idle(self, lodger: _Lodger) -> bool:
+        return lodger.tasks == 0 and self.clock() - lodger.since >= IDLE
 
-    def _yields(self, lodger: _Lodger, share: Share) -> bool:
-        """Whether a worker goes for one of this kind."""
-        if lodger.tasks == 0 and self.clock() - lodger.since >= IDLE:
-            return True
-        theirs, mine = self.had(lodger.share), self.had(share)
+    def _takes_from(self, share: Share, other: Share) -> bool:
+        """Whether a busy worker of the other kind has to go for one of this kind."""
+        mine, theirs = self.had(share), self.had(other)
         if theirs is None or mine is None or theirs - mine <= BOUND:
             return False
         used = {kind: kind.weight * len(workers) for kind, workers in self._kinds.items()}
         if share not in used:
             return True
         parts = self._parts(sum(used.values()))
-        return used[share] < parts.get(share, 0.0) and used[lodger.share] > parts.get(lodger.share, 0.0)
+        return used[share] < parts.get(share, 0.0) and used[other] > parts.get(other, 0.0)
 
     def _parts(self, total: float) -> dict[Share, float]:
         """What each kind would have if each user had as much, and divided it among the kinds that they use."""
         users = self.users()
-        names = [name for owners in users.values() for name in owners]
-        each = total / max(1, len(set(names)))
-        return {kind: sum(each / names.count(name) for name in owners) for kind, owners in users.items()}
+        kinds = Counter(name for owners in users.values() for name in owners)
+        each = total / max(1, len(kinds))
+        return {kind: sum(each / kinds[name] for name in owners) for kind, owners in users.items()}
 
 
-def _take(free: dict[str, float], takes: Amounts) -> None:
+def _take(free: dict[str, float], takes: Amounts, times: int = 1) -> None:
     for resource, amount in (("CPU", takes["num_cpus"]), ("GPU", takes["num_gpus"])):
-        free[resource] = free.get(resource, 0.0) - amount
+        free[resource] = free.get(resource, 0.0) - times * amount

@@ -14,7 +14,8 @@ from bench.dispatch import Canceled, Dispatcher, Done, Event, Lost, Pool, Ready
 from bench.errors import ClusterError
 from bench.placement import Nodes, Share
 from bench.service.allotment import Allotment
-from bench.service.fair import FairQueue, Ticket
+from bench.service.fair import FairQueue
+from bench.service.tickets import Ticket
 
 LOOK = 0.5  # seconds between two looks at whether there are nodes for everybody
 

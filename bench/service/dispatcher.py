@@ -84,8 +84,7 @@ class Foreman:
         self._lock = threading.Lock()
         self._reporter = Reporter(place.output, place.tracking_uri)
         self._unwritten = 0  # leaderboards that users wait for
-        self._charged: Counter[str] = Counter()
-        self._tasks: Counter[str] = Counter()
+        self._charged: dict[str, tuple[float, int]] = {}  # seconds and tasks, by user
         self._timings = Timings(place.output / "service-timings.json")
         self.queue = FairQueue(self._estimate, self._charge, quotas.in_flight)
 
@@ -184,8 +183,8 @@ class Foreman:
 
     def _charge(self, owner: str, seconds: float) -> None:
         with self._lock:
-            self._charged[owner] += seconds  # type: ignore[assignment]
-            self._tasks[owner] += 1
+            before, tasks = self._charged.get(owner, (0.0, 0))
+            self._charged[owner] = before + seconds, tasks + 1
 
     # --- the threads beside it
 
@@ -266,11 +265,8 @@ class Foreman:
 
     def _book(self) -> None:
         with self._lock:
-            charged, tasks = dict(self._charged), dict(self._tasks)
-            self._charged.clear()
-            self._tasks.clear()
-        for owner, seconds in charged.items():
-            self._unsaid.append(partial(self._work.charge, owner, seconds, tasks[owner]))
+            charged, self._charged = self._charged, {}
+        self._unsaid += [partial(self._work.charge, owner, *had) for owner, had in charged.items()]
 
     def _tell(self, each: AtWork) -> None:
         over = not each.is_alive()

@@ -41,6 +41,11 @@ WORKING = 4  # suites read and records written at a time: threads are left for w
 Id = Annotated[str, InPath(pattern=r"^[a-z0-9][a-z0-9_-]{0,95}$")]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,128}$")]
 Rank = Annotated[int, Query(ge=PRIORITIES[0], le=PRIORITIES[-1])]
+TEXT = {"type": "string"}
+FORMS: dict[str, dict[str, str]] = {  # what a generated client makes of an answer
+    "text/plain": TEXT, "text/html": TEXT, "text/event-stream": TEXT, "application/yaml": {}, "application/json": {},
+    "application/vnd.apache.parquet": {**TEXT, "format": "binary"},
+}  # fmt: skip
 SUITE = {
     "required": True,
     "content": {
@@ -245,7 +250,4 @@ def face(
 
 
 def _kind(*kinds: str) -> dict[int | str, dict[str, Any]]:
-    form = {"type": "string"}
-    schemas = {kind: form if kind.startswith("text") else {**form, "format": "binary"} for kind in kinds}
-    schemas |= {kind: {} for kind in kinds if kind.endswith("json")}
-    return {200: {"content": {kind: {"schema": schemas[kind]} for kind in kinds}}}
+    return {200: {"content": {kind: {"schema": FORMS[kind]} for kind in kinds}}}

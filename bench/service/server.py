@@ -48,7 +48,8 @@ class Lines(logging.Formatter):
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z",
             "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage(),
         }  # fmt: skip
-        line |= {name: value for name, value in vars(record).items() if name not in self.USUAL}
+        given = {name: value for name, value in vars(record).items() if name not in self.USUAL}
+        line |= {name: value for name, value in given.items() if not name.startswith("_")}  # Ray adds some of its own
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)

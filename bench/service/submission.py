@@ -14,7 +14,8 @@ from bench.jobs import AnyJob, FitJob, TaskJob, TrainJob
 from bench.pool import RayPool
 from bench.run import Stopped
 from bench.service.database import State, Submission
-from bench.service.fair import FairQueue, Sink, Ticket
+from bench.service.fair import FairQueue
+from bench.service.tickets import Sink, Ticket
 from bench.service.traces import Figures, Traces
 from bench.service.watch import Watch
 from bench.suite import Resources

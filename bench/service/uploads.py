@@ -91,19 +91,20 @@ class Uploads:
 
     def append(self, upload: Upload, offset: int, piece: bytes) -> None:
         """Raises Refused: 409 where the piece does not begin where the file ends, 413 where it goes beyond its size."""
-        with self.alone(upload) as row, self.path(upload).open("ab") as file:
+        with self.alone(upload) as row:
             if row.state != OPEN:
                 raise Refused(409, f"'{row.id}' is {row.state}", "nothing is missing")
-            has = os.fstat(file.fileno()).st_size
-            if offset != has:
-                raise Refused(409, f"the next byte is {has}, not {offset}", "go on from there")
-            if has + len(piece) > upload.size:
-                raise Refused(413, f"the file was to have {upload.size} bytes", "begin anew with its true size")
-            file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
+            with self.path(row).open("ab") as file:
+                has = os.fstat(file.fileno()).st_size
+                if offset != has:
+                    raise Refused(409, f"the next byte is {has}, not {offset}", "go on from there")
+                if has + len(piece) > row.size:
+                    raise Refused(413, f"the file was to have {row.size} bytes", "begin anew with its true size")
+                file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
             with self._database.writing() as session:
-                _get(session, upload.id).touched = self._clock()
+                _get(session, row.id).touched = self._clock()
 
     @contextlib.contextmanager
     def alone(self, upload: Upload) -> Iterator[Upload]:

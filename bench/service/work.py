@@ -206,7 +206,7 @@ class Work:
             )
             return wait
 
-    # --- inside
+    # --- several of these at once
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -217,6 +217,8 @@ class Work:
                 yield
             finally:
                 self._mine.session = None
+
+    # --- inside
 
     @contextlib.contextmanager
     def _acting(self) -> Iterator[Session]:

@@ -5,7 +5,7 @@ from scipy.optimize import minimize
 from torch import nn
 
 from adapters.cnn import Cnn
-from adapters.growl import Growl, clusters, proximal, tie, treated
+from adapters.growl import Growl, clusters, proximal, similarity, tie, treated
 from bench.probes.sharing import Sharing
 from tests.adapters.families import SMALL, accuracy, digits, resumed, trained
 
@@ -64,14 +64,21 @@ def test_columns_of_nearly_equal_norm_get_equal_norms():
     assert found.tolist() == pytest.approx([1.575, 1.575, 0.4])
 
 
-def test_rows_along_two_directions_make_two_clusters():
+def test_rows_are_alike_in_direction_and_in_length():
+    rows = np.array([[3.0, 4.0], [3.0, 4.0], [0.6, 0.8], [-3.0, -4.0], [4.0, -3.0]])
+    found = similarity(rows)
+    for i, j in np.ndindex(5, 5):
+        expected = sum(rows[i] * rows[j]) / max(sum(rows[i] ** 2), sum(rows[j] ** 2))
+        assert found[i, j] == pytest.approx(expected)
+    assert found[0].tolist() == pytest.approx([1, 1, 0.2, -1, 0])
+
+
+def test_rows_of_two_directions_and_two_lengths_make_four_clusters():
     random = np.random.default_rng(1)
-    rows = np.repeat([[1.0, 0, 0], [0, 1, 0]], 6, axis=0) * random.uniform(0.5, 2, (12, 1))
-    labels = clusters(rows + 0.01 * random.normal(size=rows.shape), 0.0)
-    assert sorted(map(sorted, ([*np.flatnonzero(labels == label)] for label in set(labels)))) == [
-        [*range(6)],
-        [*range(6, 12)],
-    ]
+    rows = np.repeat([[1.0, 0, 0], [0, 1, 0], [3, 0, 0], [0, 3, 0]], 6, axis=0)
+    labels = clusters(rows + 0.01 * random.normal(size=rows.shape), 0.5)
+    found = sorted(sorted(np.flatnonzero(labels == label).tolist()) for label in set(labels))
+    assert found == [[*range(first, first + 6)] for first in (0, 6, 12, 18)]
 
 
 def test_tying_takes_the_mean_of_a_cluster_and_empties_what_has_none():

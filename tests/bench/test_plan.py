@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bench.jobs import TaskJob
 from bench.plan import DatasetRef, EvaluationRef, ModelRef, Resolved, planned
 from bench.records import Kind
-from bench.service.fair import Ticket
+from bench.service.tickets import Ticket
 from bench.suite import Resources
 
 

@@ -201,3 +201,26 @@ def test_a_service_that_went_away_ends_a_watch_after_a_while(monkeypatch: pytest
     monkeypatch.setattr("bench.client.ATTEMPTS", 1)
     with pytest.raises(OperatorError, match="does not answer"):
         list(Client("http://127.0.0.1:1", TOKEN).watch("x"))
+
+
+def test_too_many_requests_are_waited_out_and_told_as_such_in_the_end(monkeypatch: pytest.MonkeyPatch):
+    client, asked = Client("http://127.0.0.1:1", TOKEN), []
+
+    def full(method: str, url: str, **_: object) -> requests.Response:
+        asked.append(method)
+        answer = requests.Response()
+        answer.status_code, answer._content = 429, b'{"error": "too many requests", "hint": "again in 1.0 s"}'
+        return answer
+
+    monkeypatch.setattr(client._session, "request", full)
+    monkeypatch.setattr("bench.client.time.sleep", lambda _: None)
+    calls = {
+        "GET": client.submissions,
+        "POST": lambda: client.submit(b"name: s"),  # a quota: waiting for half a minute does not help
+        "POST ": lambda: client.register("0" * 32, "m", "small_cnn"),  # somebody else's turn
+    }
+    for call in calls.values():
+        with pytest.raises(ServiceError, match="too many requests") as refused:
+            call()
+        assert refused.value.status == 429
+    assert asked == ["GET"] * 6 + ["POST"] + ["POST"] * 6

@@ -14,7 +14,8 @@ from bench.dispatch import Canceled, Done, Event, Lost, Ready
 from bench.errors import ClusterError
 from bench.placement import Share, accepts, fits
 from bench.service.crews import Crews, lacking
-from bench.service.fair import FairQueue, Ticket
+from bench.service.fair import FairQueue
+from bench.service.tickets import Ticket
 from bench.suite import Resources
 from bench.worker import Measured
 from tests.service.test_fair import Job, jain, jobs

@@ -317,6 +317,26 @@ def test_answers_keep_to_the_openapi(house: House):
     assert all("401" in item["responses"] for paths in document["paths"].values() for item in paths.values())
 
 
+def test_a_client_can_be_generated_from_the_openapi(house: House):
+    document = house.call("GET", "/openapi.json").json()
+    operations = {
+        f"{method} {path}": item for path, verbs in document["paths"].items() for method, item in verbs.items()
+    }
+    names = [item["operationId"] for item in operations.values()]
+    assert len(set(names)) == len(names)
+    assert all(name.isidentifier() and len(name) < 20 for name in names), "they become the names of functions"
+    for place, item in operations.items():
+        good = [answer for status, answer in item["responses"].items() if status.startswith("2")]
+        assert good, place
+        for answer in good:
+            for kind, content in answer.get("content", {}).items():
+                assert "schema" in content, (place, kind)
+        for kind, content in item.get("requestBody", {}).get("content", {}).items():
+            assert "schema" in content, (place, kind)
+        assert "summary" in item, place
+        assert item["description"], place
+
+
 def test_it_listens_on_loopback_only(house: House):
     port = urlsplit(house.url).port
     sockets = [c for c in psutil.Process().net_connections() if c.status == psutil.CONN_LISTEN]

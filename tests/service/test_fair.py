@@ -11,7 +11,8 @@ import pytest
 from bench.dispatch import Canceled
 from bench.placement import Share
 from bench.records import Reason
-from bench.service.fair import PATIENCE, SLACK, FairQueue, Ticket
+from bench.service.fair import PATIENCE, SLACK, FairQueue
+from bench.service.tickets import Ticket
 from bench.service.watch import Watch
 from bench.suite import Resources
 from bench.worker import Failed, Measured, Outcome

@@ -301,8 +301,8 @@ def test_what_is_being_checked_can_neither_be_thrown_away_nor_added_to(small: Up
 
 
 def test_an_upload_is_registered_once_however_often_it_is_asked_for(house: House, monkeypatch: pytest.MonkeyPatch):
-    token = house.token("chief-twice", Role.MAINTAINER)
-    ready = sent(house, token, DATA).json()
+    tokens = [house.token(f"chief-{number}", Role.MAINTAINER) for number in range(4)]
+    ready = sent(house, tokens[0], DATA).json()
     calls: list[str] = []
 
     def slow(job: str, given: object) -> dict[str, int]:
@@ -310,21 +310,21 @@ def test_an_upload_is_registered_once_however_often_it_is_asked_for(house: House
         time.sleep(0.5)
         return {"version": 1}
 
-    entry = models.Entry("twice", 1, "small_cnn", datetime.now(UTC), "nowhere", "chief-twice")
+    entry = models.Entry("twice", 1, "small_cnn", datetime.now(UTC), "nowhere", "chief-0")
     monkeypatch.setattr("bench.service.face_models.apart", slow)
     monkeypatch.setattr("bench.service.face_models.models.list_models", lambda uri: [entry])
     wanted = {"name": "twice", "adapter": "small_cnn", "upload": ready["id"]}
     answers: list[int] = []
 
-    def register() -> None:
+    def register(token: str) -> None:
         answers.append(house.call("POST", "/v1/models", token, json=wanted).status_code)
 
-    threads = [threading.Thread(target=register) for _ in range(4)]
+    threads = [threading.Thread(target=register, args=(token,)) for token in (*tokens, tokens[0])]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(answers) == [201, 409, 409, 409]
+    assert sorted(answers) == [201, 409, 409, 409, 429], "one at a time of each user, and one of all"
     assert calls == ["register"]
     house.uploads.retired("twice/1")
 
