@@ -55,7 +55,7 @@ class TorchScript(SavedProgram):
         try:
             with warnings.catch_warnings():  # the format is deprecated; this adapter is for the files that exist
                 warnings.filterwarnings("ignore", r".*torch\.jit\.load.* is deprecated", DeprecationWarning)
-                module = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
+                module = torch.jit.load(file, map_location="cpu")
         except Exception as problem:  # foreign bytes: torch raises whatever the damage leads to
             raise _unreadable("TorchScript program", "torch.jit.save(program, path)", problem) from problem
         return TorchClassifier(module, **self.description())

@@ -137,7 +137,7 @@ class Limited(Metered):
             asked = torch.from_numpy(paid)
             self._purse.learn(x.detach()[asked], scores.detach()[asked], owners[paid])
         if scores.requires_grad:
-            scores.register_hook(partial(self._charge, owners, rows, paid))  # type: ignore[no-untyped-call]
+            scores.register_hook(partial(self._charge, owners, rows, paid))
         return scores
 
     def suspicion(self, x: Tensor) -> Tensor | None:
@@ -149,7 +149,7 @@ class Limited(Metered):
         np.add.at(self._passes.forwards, rows[paid], 1)
         found = torch.where(torch.from_numpy(paid).to(found.device), found, 0.0)
         if found.requires_grad:
-            found.register_hook(partial(self._charge, owners, rows, paid))  # type: ignore[no-untyped-call]
+            found.register_hook(partial(self._charge, owners, rows, paid))
         return found
 
     def features(self, x: Tensor, layer: str) -> Tensor:

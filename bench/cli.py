@@ -4,14 +4,20 @@ stdout carries the result, stderr the story.
 """
 
 import sys
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from bench import __version__
+
+if TYPE_CHECKING:
+    from bench.plugins import Source
+    from bench.run import Options
+    from bench.suite import Suite
 
 app = typer.Typer(
     name="gauntlet",
@@ -70,7 +76,7 @@ def run(
     output: Output = OUTPUT,
     workers: Annotated[int | None, typer.Option(min=1, help="default: as many as the cluster has room for")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="samples in a task (resources.batch_size)")] = None,
-    set_: Set = [],  # noqa: B006 - typer copies it
+    set_: Set = [],
     profile: Profile = None,
     only: Only = None,
     address: Annotated[str | None, typer.Option(metavar="RAY", help="a running Ray cluster; default: one here")] = None,
@@ -79,29 +85,21 @@ def run(
 ) -> None:
     """Run a suite, or what is left of it, and print its leaderboard."""
     from bench import verbs
-    from bench.progress import display
     from bench.run import Options
-    from bench.run import run as engine
 
     overrides = [*set_, *([f"resources.batch_size={batch_size}"] if batch_size else [])]
     verbs.name_registry(output, tracking_uri)
     opened = verbs.open_suite(suite, overrides, profile)
     known = verbs.origins(opened.suite, tracking_uri, output)
     options = Options(output, workers, address, only, tuple(sys.argv), origins=known)
-    with display(sys.stderr) as shown:
-        done = engine(opened.suite, opened.text, opened.sources, options, shown)
-        delivered = verbs.deliver(done, tracking_uri, shown, only)
-    verbs.show(delivered.rows, delivered.view, form)
-    _say(delivered.story)
-    if done.status["state"] != "complete":
-        raise typer.Exit(1)
+    perform(opened.suite, opened.text, opened.sources, options, tracking_uri, form)
 
 
 @app.command()
 def plan(
     suite: SuiteFile,
     output: Output = OUTPUT,
-    set_: Set = [],  # noqa: B006
+    set_: Set = [],
     profile: Profile = None,
     only: Only = None,
     tracking_uri: Uri = None,
@@ -114,7 +112,7 @@ def plan(
 
 
 @app.command()
-def validate(suite: SuiteFile, set_: Set = [], profile: Profile = None) -> None:  # noqa: B006
+def validate(suite: SuiteFile, set_: Set = [], profile: Profile = None) -> None:
     """Check a suite and all its profiles, or one: every mistake at once, with its place and the nearest right name."""
     from bench import verbs
 
@@ -154,7 +152,7 @@ def leaderboard(
     if html is not None:
         verbs.write_page(html, made.rows, shown)
     if reports is not None:
-        _say([f"reports: {verbs.write_reports(found, made, reports)}"])
+        say([f"reports: {verbs.write_reports(found, made, reports)}"])
     verbs.show(made.rows, shown, form)
 
 
@@ -169,7 +167,7 @@ def records(
     from bench import results, runs
 
     found = runs.find(run, output)
-    _say([f"{results.export(found, to, only)} records of {found.submission}: {to}"])
+    say([f"{results.export(found, to, only)} records of {found.submission}: {to}"])
 
 
 @app.command()
@@ -180,12 +178,14 @@ def publish(run: RunName = str(OUTPUT), output: Output = OUTPUT, tracking_uri: U
     found = runs.find(run, output)
     made = results.analysis(found)
     verbs.write_reports(found, made, found.reports)
-    _say(verbs.publish(found, made, tracking_uri))
+    say(verbs.publish(found, made, tracking_uri))
 
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(help="attacks, adapters, probes, detectors, datasets, models, suites")],
+    kind: Annotated[
+        str, typer.Argument(help="attacks, adapters, probes, detectors, certificates, datasets, models, suites")
+    ],
     output: Output = OUTPUT,
     tracking_uri: Uri = None,
     form: Annotated[Format, typer.Option("--format", help="table or json")] = Format.TABLE,
@@ -194,6 +194,23 @@ def list_(
     from bench import verbs
 
     listed(verbs.listing(kind, output, tracking_uri), form)
+
+
+def perform(
+    suite: "Suite", text: str, sources: "Sequence[Source]", options: "Options", tracking_uri: str | None, form: Format
+) -> None:
+    """Run a suite, log it and print its leaderboard. Ends with 1 where tasks failed."""
+    from bench import verbs
+    from bench.progress import display
+    from bench.run import run as engine
+
+    with display(sys.stderr) as shown:
+        done = engine(suite, text, sources, options, shown)
+        delivered = verbs.deliver(done, tracking_uri, shown, options.only)
+    verbs.show(delivered.rows, delivered.view, form)
+    say(delivered.story)
+    if done.status["state"] != "complete":
+        raise typer.Exit(1)
 
 
 def listed(lines: list[dict[str, Any]], form: Format) -> None:
@@ -227,6 +244,7 @@ def _say_pairs(line: dict[str, Any]) -> None:
     print()
 
 
-def _say(lines: list[str]) -> None:
+def say(lines: Iterable[str]) -> None:
+    """Tell the user, on stderr."""
     for line in lines:
         print(line, file=sys.stderr)

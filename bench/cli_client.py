@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import Form, Format, SuiteFile, _say, app, listed
+from bench.cli import Form, Format, SuiteFile, app, listed, say
 from bench.cli_service import PORT, _choice
 from bench.client import Client
 
@@ -94,7 +94,7 @@ def submissions(
     found = Client(server, token).submissions(wanted, limit)
     listed([{name: line[name] for name in columns} for line in found], form)
     if len(found) == limit:
-        _say([f"there may be more than these {limit}: --limit says how many are listed"])
+        say([f"there may be more than these {limit}: --limit says how many are listed"])
 
 
 @app.command()
@@ -133,13 +133,13 @@ def _watch(client: Client, submission: str) -> None:
             eta = f", ETA {found['eta']:.0f} s" if found["eta"] else ""
             line = f"{found['done']}/{found['total']}{eta}"
             if found["total"] and line != told:
-                _say([line])
+                say([line])
             told = line
         else:
-            _say([str(event.data["text"])])
+            say([str(event.data["text"])])
     if state != "complete":
         raise typer.Exit(1)
 
 
 def _told(found: dict[str, object]) -> None:
-    _say([f"{found['id']}: {found['state']}" + (f" ({found['wish']} is on its way)" if found["wish"] else "")])
+    say([f"{found['id']}: {found['state']}" + (f" ({found['wish']} is on its way)" if found["wish"] else "")])

@@ -20,8 +20,8 @@ def compare(
     second: RunName,
     output: Output = OUTPUT,
     only: Only = None,
-    match: Annotated[list[str], typer.Option(metavar="OLD=NEW", help="compare models of different names")] = [],  # noqa: B006
-    fail_if: FailIf = [],  # noqa: B006
+    match: Annotated[list[str], typer.Option(metavar="OLD=NEW", help="compare models of different names")] = [],
+    fail_if: FailIf = [],
     junit: JUnit = None,
     form: Form = Format.TABLE,
 ) -> None:
@@ -36,7 +36,7 @@ def compare(
 def diff(
     first: Annotated[Path, typer.Argument(metavar="FIRST.json", help="from `gauntlet leaderboard --format json`")],
     second: Annotated[Path, typer.Argument(metavar="SECOND.json")],
-    fail_if: FailIf = [],  # noqa: B006
+    fail_if: FailIf = [],
     junit: JUnit = None,
     form: Form = Format.TABLE,
 ) -> None:

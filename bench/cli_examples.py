@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import OUTPUT, Form, Format, Only, Output, RunName, Set, SuiteFile, Uri, _say, app
+from bench.cli import OUTPUT, Form, Format, Only, Output, RunName, Set, SuiteFile, Uri, app, perform, say
 
 
 @app.command()
@@ -20,7 +20,7 @@ def examples(
     from bench import verbs_examples
 
     found = verbs_examples.source(run, output)
-    _say([f"{verbs_examples.write(found, only, to)} samples of {found.submission}: {to}"])
+    say([f"{verbs_examples.write(found, only, to)} samples of {found.submission}: {to}"])
 
 
 @app.command()
@@ -29,7 +29,7 @@ def transfer(
     source: Annotated[str, typer.Option("--from", metavar="RUN_OR_DIR", help="the run whose examples are tried")],
     output: Output = OUTPUT,
     workers: Annotated[int | None, typer.Option(min=1, help="default: as many as the cluster has room for")] = None,
-    set_: Set = [],  # noqa: B006
+    set_: Set = [],
     only: Only = None,
     address: Annotated[str | None, typer.Option(metavar="RAY", help="a running Ray cluster; default: one here")] = None,
     tracking_uri: Uri = None,
@@ -37,9 +37,7 @@ def transfer(
 ) -> None:
     """Try adversarial examples that a run kept on the models of a suite; --only chooses among the examples."""
     from bench import verbs, verbs_examples
-    from bench.progress import display
     from bench.run import Options
-    from bench.run import run as engine
     from bench.suite import to_yaml
 
     verbs.name_registry(output, tracking_uri)
@@ -47,10 +45,4 @@ def transfer(
     made = verbs_examples.replay(opened.suite, verbs_examples.source(source, output), only, output)
     known = verbs.origins(made, tracking_uri, output)
     options = Options(output, workers, address, None, tuple(sys.argv), origins=known)
-    with display(sys.stderr) as shown:
-        done = engine(made, to_yaml(made), opened.sources, options, shown)
-        delivered = verbs.deliver(done, tracking_uri, shown, None)
-    verbs.show(delivered.rows, delivered.view, form)
-    _say(delivered.story)
-    if done.status["state"] != "complete":
-        raise typer.Exit(1)
+    perform(made, to_yaml(made), opened.sources, options, tracking_uri, form)

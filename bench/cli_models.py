@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import Form, Format, Set, _say, listed
+from bench.cli import Form, Format, Set, listed, say
 from bench.cli_client import SERVER, Secret, Server
 from bench.cli_upkeep import models
 from bench.client import Client
@@ -22,7 +22,7 @@ def upload(
     token: Secret,
     name: Annotated[str | None, typer.Option(help="register it at once under this name: for maintainers")] = None,
     adapter: Annotated[str | None, typer.Option(help="what builds it, where it is registered at once")] = None,
-    set_: Set = [],  # noqa: B006
+    set_: Set = [],
     server: Server = SERVER,
 ) -> None:
     """Send weights to the service, and print the upload's id; sent again, it goes on where it was cut off.
@@ -37,7 +37,7 @@ def upload(
         raise SuiteError([Mistake("--name", "", "goes with --adapter, and --adapter with --name")])
     client = Client(server, token)
     made = client.upload(file, told=_progress)
-    _say([f"{made['file']}: {made['kind']}, {made['size']} bytes, SHA-256 {made['digest']}"])
+    say([f"{made['file']}: {made['kind']}, {made['size']} bytes, SHA-256 {made['digest']}"])
     if name is None or adapter is None:
         print(made["id"])
     else:
@@ -57,7 +57,7 @@ def accept(
     name: Name,
     adapter: Builder,
     token: Secret,
-    set_: Set = [],  # noqa: B006
+    set_: Set = [],
     server: Server = SERVER,
 ) -> None:
     """Register an upload at the service, and print NAME/VERSION. For maintainers."""
@@ -68,7 +68,7 @@ def accept(
 def discard(upload: UploadId, token: Secret, server: Server = SERVER) -> None:
     """Throw an upload away."""
     Client(server, token).discard(upload)
-    _say([f"discarded {upload}"])
+    say([f"discarded {upload}"])
 
 
 @models.command("served")
@@ -91,7 +91,7 @@ def retire(
     if version is None:
         raise SuiteError([Mistake(reference, "", "name the version, too: NAME/VERSION")])
     Client(server, token).retire(name, version)
-    _say([f"retired {reference}"])
+    say([f"retired {reference}"])
 
 
 def _register(client: Client, upload: str, name: str, adapter: str, assignments: list[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import OUTPUT, Form, Format, Output, Uri, _say, app, listed
+from bench.cli import OUTPUT, Form, Format, Output, Uri, app, listed, say
 
 tokens = typer.Typer(help="Who may use the service. They work on its database.", no_args_is_help=True)
 database = typer.Typer(help="The database of the service.", no_args_is_help=True)
@@ -181,7 +181,7 @@ def up(
     pages = pages or (tracking_uri if tracking_uri and tracking_uri.startswith("http") else None)
     seen = [*(["--mlflow-pages", pages] if pages else []), *(["--ray-pages", ray_pages] if ray_pages else [])]
     board = tracking_uri or default_uri(output)
-    _say(
+    say(
         [
             f"face:      http://{host}:{port} (the web page; /openapi.json; /health, /ready, /metrics)",
             f"database:  {place}",
@@ -206,14 +206,14 @@ def up(
 def upgrade(output: Output = OUTPUT, url: Url = None) -> None:
     """Bring the schema up to date (`gauntlet up` does it, too). Make a backup before."""
     _open(url, output, upgrade=True).close()
-    _say(["the schema is up to date"])
+    say(["the schema is up to date"])
 
 
 @tokens.command("create")
 def create_token(
     user: str,
     role: Annotated[str, typer.Option(help="reader, submitter, maintainer or admin; the user gets it")],
-    scope: Annotated[list[str], typer.Option(help="read, submit, control, register, audit; default: all")] = [],  # noqa: B006
+    scope: Annotated[list[str], typer.Option(help="read, submit, control, register, audit; default: all")] = [],
     days: Annotated[float, typer.Option(help="until it expires")] = 90,
     note: Annotated[str, typer.Option(help="what it is for")] = "",
     output: Output = OUTPUT,
@@ -262,7 +262,7 @@ def revoke_token(token: Annotated[str, typer.Argument(metavar="ID")], output: Ou
 
     with closing(_open(url, output)) as opened:
         Access(opened).revoke(token)
-    _say([f"{token} is revoked"])
+    say([f"{token} is revoked"])
 
 
 def _no_dashboard_of(address: str | None, option: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import OUTPUT, Form, Format, Output, Set, Uri, _say, app, listed
+from bench.cli import OUTPUT, Form, Format, Output, Set, Uri, app, listed, say
 
 models = typer.Typer(help="Models in MLflow's model registry, where every node can fetch them.", no_args_is_help=True)
 data = typer.Typer(help="Data sets and their files.", no_args_is_help=True)
@@ -23,9 +23,9 @@ Plugins = Annotated[list[str], typer.Option("--plugin", metavar="FILE", help="a 
 def register(
     name: str,
     adapter: Annotated[str, typer.Option(help="registered name of the adapter (`gauntlet list adapters`)")],
-    set_: Set = [],  # noqa: B006
+    set_: Set = [],
     weights: Annotated[Path | None, typer.Option(help="the file with the weights")] = None,
-    plugin: Plugins = [],  # noqa: B006
+    plugin: Plugins = [],
     output: Output = OUTPUT,
     tracking_uri: Uri = None,
 ) -> None:
@@ -48,9 +48,9 @@ def list_models(output: Output = OUTPUT, tracking_uri: Uri = None, form: Form = 
 def show(reference: Reference, output: Output = OUTPUT, tracking_uri: Uri = None) -> None:
     """Print what is registered under a name, as JSON."""
     from bench import models as registry
-    from bench import tracking
+    from bench import verbs
 
-    _, spec = registry.show(reference, tracking_uri or tracking.default_uri(output))
+    _, spec = registry.show(reference, verbs.models_uri(output, tracking_uri))
     print(spec.model_dump_json(indent=2))
 
 
@@ -58,10 +58,10 @@ def show(reference: Reference, output: Output = OUTPUT, tracking_uri: Uri = None
 def remove(reference: Reference, output: Output = OUTPUT, tracking_uri: Uri = None) -> None:
     """Remove a version of a registered model, or all of them."""
     from bench import models as registry
-    from bench import tracking
+    from bench import verbs
 
-    gone = registry.remove(reference, tracking_uri or tracking.default_uri(output))
-    _say([f"removed {reference}: versions {', '.join(map(str, gone))}"])
+    gone = registry.remove(reference, verbs.models_uri(output, tracking_uri))
+    say([f"removed {reference}: versions {', '.join(map(str, gone))}"])
 
 
 @data.command("list")
@@ -105,7 +105,7 @@ def verify(
     damages = Store(str(output / "store")).verify(repair=repair)
     for damage in damages:
         print(damage.problem)
-    _say([f"{len(damages)} damaged files{' removed' if repair and damages else ''}"])
+    say([f"{len(damages)} damaged files{' removed' if repair and damages else ''}"])
     if damages and not repair:
         raise typer.Exit(4)
 
@@ -123,7 +123,7 @@ def collect(
     doomed = Store(str(output / "store")).collect(used, dry_run=dry_run)
     for path in doomed:
         print(path)
-    _say([f"{len(doomed)} files {'would be' if dry_run else 'were'} removed"])
+    say([f"{len(doomed)} files {'would be' if dry_run else 'were'} removed"])
 
 
 @app.command()
@@ -134,16 +134,16 @@ def doctor(output: Output = OUTPUT) -> None:
     found = list(checks(output))
     listed([{"": "ok" if c.ok else "NO", "what": c.name, "found": c.detail} for c in found], Format.TABLE)
     if not all(check.ok for check in found):
-        _say([f"{check.name}: {check.hint}" for check in found if not check.ok])
+        say([f"{check.name}: {check.hint}" for check in found if not check.ok])
         raise typer.Exit(4)
 
 
 @app.command("check-adapter")
 def check_adapter(
     adapter: Annotated[str, typer.Argument(help="registered name of the adapter")],
-    set_: Set = [],  # noqa: B006
+    set_: Set = [],
     weights: Annotated[Path | None, typer.Option(help="the file with the weights")] = None,
-    plugin: Plugins = [],  # noqa: B006
+    plugin: Plugins = [],
 ) -> None:
     """Run the adapter contract against an adapter and say what it breaks."""
     from bench import verbs

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench import names
 from bench.contracts import (
@@ -20,6 +20,7 @@ from bench.contracts import (
     Learner,
     Report,
     Samples,
+    Wrapped,
 )
 from bench.disturbance import watched
 from bench.errors import PluginError
@@ -31,13 +32,13 @@ from bench.measure import (
     groups_of,
     judged_untouched,
     untouched,
-    verified,
 )
 from bench.metering import Metered, Passes, Untouched, predictions
 from bench.metrics.intervals import median
 from bench.names import COST_SUFFIX
 from bench.randomness import SampleRandom, seed_of
 from bench.records import REFUSED, figures_table, samples_table
+from bench.strikes import verified
 from bench.token_ids import check_attack
 
 COST_BATCH = 64
@@ -94,39 +95,18 @@ def detected(
     )
 
 
-class Guarded(Classifier):
+class Guarded(Wrapped):
     """A classifier that a detector watches: an attack that knows of the detector asks for `suspicion`."""
 
-    def __init__(self, inner: Classifier, detector: Detector) -> None:
-        self.inner = inner
+    def __init__(self, model: Classifier, detector: Detector) -> None:
+        super().__init__(model)
         self._detector = detector
-        for name in ("input_shape", "bounds", "classes", "gradients", "stochastic", "realisation", "runtime"):
-            setattr(self, name, getattr(inner, name))
-        for name in ("feature_layers", "can_refuse", "device", "loading"):
-            setattr(self, name, getattr(inner, name))
 
     def logits(self, x: Tensor) -> Tensor:
-        return self.inner.logits(x)
-
-    def features(self, x: Tensor, layer: str) -> Tensor:
-        return self.inner.features(x, layer)
-
-    def refuses(self, x: Tensor) -> Tensor:
-        return self.inner.refuses(x)
+        return self._model.logits(x)
 
     def suspicion(self, x: Tensor) -> Tensor:
-        return self._detector.suspicion(self.inner, x)
-
-    @property
-    def source(self) -> Classifier | None:
-        return self.inner.source
-
-    @property
-    def module(self) -> nn.Module | None:
-        return self.inner.module
-
-    def size_bytes(self) -> int | None:
-        return self.inner.size_bytes()
+        return self._detector.suspicion(self._model, x)
 
 
 def deceived(

@@ -91,7 +91,7 @@ def _gpu() -> dict[str, str | int | float]:
         "gpu": ", ".join(names),
         **_managed(),
         "cuda": torch.version.cuda or UNKNOWN,
-        "cudnn": torch.backends.cudnn.version() or UNKNOWN,  # type: ignore[no-untyped-call]
+        "cudnn": torch.backends.cudnn.version() or UNKNOWN,
         "gpu_arithmetic": ARITHMETIC,
     }
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bench.contracts import Bounds, Classifier, Goal
+from bench.contracts import Classifier, Goal, Wrapped
 from bench.errors import PluginError
 from bench.randomness import SampleRandom
 
@@ -23,30 +23,16 @@ def targets_of(goal: Goal, scores: Tensor, labels: Tensor, random: SampleRandom)
     return others.argmin(1) if goal is Goal.LEAST_LIKELY else others.argmax(1)
 
 
-class Aimed(Classifier):
+class Aimed(Wrapped):
     """`model` as a choice of two: 0, the best of all other classes; 1, the target. Whoever loses the label 0 is there.
 
     An untargeted attack on it is a targeted one on `model`, whatever its loss: the margin is the targeted margin.
     targets: (n,) int64, one for each row of the batch that the attack was given.
     """
 
-    classes = 2
-
     def __init__(self, model: Classifier, targets: Tensor) -> None:
-        self._model, self._targets = model, targets
-        shown = (
-            "input_shape",
-            "bounds",
-            "gradients",
-            "stochastic",
-            "smoothing",
-            "realisation",
-            "runtime",
-            "can_refuse",
-        )
-        for name in (*shown, "feature_layers", "part_names", "vocabulary", "device"):
-            setattr(self, name, getattr(model, name))
-        self.bounds = Bounds(*model.bounds)
+        super().__init__(model)
+        self.classes, self._targets = 2, targets
 
     def rows(self, rows: Tensor) -> "Aimed":
         return Aimed(self._model.rows(rows), self._targets[rows.to(self._targets.device)])
@@ -61,20 +47,6 @@ class Aimed(Classifier):
         scores, aim = self._model.logits(x), self._targets.expand(len(x))[:, None]
         others = scores.scatter(1, aim, -torch.inf).amax(1)
         return torch.stack([others, scores.gather(1, aim)[:, 0]], dim=1)
-
-    def features(self, x: Tensor, layer: str) -> Tensor:
-        return self._model.features(x, layer)
-
-    def refuses(self, x: Tensor) -> Tensor:
-        return self._model.refuses(x)
-
-    def suspicion(self, x: Tensor) -> Tensor | None:
-        return self._model.suspicion(x)
-
-    @property
-    def module(self) -> nn.Module | None:
-        """That of `model`: how it is wired, not what is asked of it."""
-        return self._model.module
 
     def members(self) -> Sequence[Classifier]:
         return [Aimed(member, self._targets) for member in self._model.members()]

@@ -5,7 +5,6 @@ attacked; epsilons are walked upwards, and what is broken at one is broken at al
 after one clean pass of the stored input, inside the bounds and inside the ball.
 """
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.attacking import Attacking
 from bench.contracts import (
     Attack,
     Budget,
@@ -25,7 +25,6 @@ from bench.contracts import (
     Judging,
     Keep,
     Knowledge,
-    Norm,
     PairedProbe,
     Probe,
     Samples,
@@ -36,12 +35,11 @@ from bench.examples import Keeper
 from bench.goals import targets_of
 from bench.gradient_checks import examine
 from bench.joint import Joint
-from bench.metering import Passes, Untouched, judged
+from bench.metering import Untouched, judged
 from bench.randomness import SampleRandom, seed_of
-from bench.records import REFUSED, figures_table, samples_table
-from bench.strikes import TOLERANCE, struck, within
+from bench.records import figures_table, samples_table
 from bench.swift import swift
-from bench.token_ids import check_attack, check_vocabulary, gain
+from bench.token_ids import check_attack, check_vocabulary
 
 ONCE = Judging(passes=1)
 NOT_AVERAGED = ["not averaged"]  # the model is stochastic, and the attack follows single passes
@@ -110,103 +108,51 @@ def attacked(
     attack's certificate proves.
     """
     seen = surrogate or model
-    if (*seen.input_shape, seen.bounds) != (*model.input_shape, model.bounds):
-        raise PluginError(
-            f"the attack is crafted on inputs {tuple(seen.input_shape)} in {tuple(seen.bounds)}, "
-            f"this model takes {tuple(model.input_shape)} in {tuple(model.bounds)}",
-            "craft on a model that takes the same inputs",
-        )
+    _check_surrogate(seen, model)
     check_gradients(attack, seen)
     check_attack(attack, model)
     labels, x, scores = untouched(model, samples, indices)
     prediction, unmoved = judged_untouched(model, x, labels, indices, judging)
-    kept = np.repeat(unmoved[:, None], len(epsilons), axis=1)
     n = len(indices)
-    broken = np.zeros((n, len(epsilons)), dtype=bool)
-    broken[prediction != labels] = True
-    distance = np.where(prediction != labels, 0.0, np.nan)
-    final = prediction.copy()
-    escaped = np.zeros(n, dtype=bool)
-    asked = swift(seen, x, gradient_passes) if attack.swift else seen
-    passes = Passes.zero(n)
-    keeper = Keeper(x, model.bounds, keep)
-    joint = Joint(attack, epsilons, model, indices, goal, budget)
-    gains = np.full(n, np.nan)  # of texts
-
-    targets = _targets(goal, scores, labels, seed, indices)
-    aims = None if targets is None else targets.cpu().numpy()
-    stopped = np.zeros(n, dtype=bool)
-    blind = seen.stochastic and attack.knowledge is Knowledge.WHITE_BOX and not attack.averages
+    attacking = Attacking(
+        attack, epsilons, purpose, model, seen, swift(seen, x, gradient_passes) if attack.swift else seen,
+        x, labels, indices, prediction, np.repeat(unmoved[:, None], len(epsilons), axis=1),
+        _targets(goal, scores, labels, seed, indices), seed, judging, budget,
+        Keeper(x, model.bounds, keep), Joint(attack, epsilons, model, indices, goal, budget),
+    )  # fmt: skip
     right = np.flatnonzero(prediction == labels)
     proved = _proofs(attack, epsilons, model, x, labels, right) if prove else None
-
-    def strike(rows: Indices, epsilon: float | None, stream: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """Attack these rows; returns which were broken, and at what distance."""
-        random = SampleRandom.of(seed, f"{purpose}/{stream}", [int(index) for index in indices[rows]])
-        target = torch.from_numpy(labels[rows].astype(np.int64)).to(model.device)
-        with Untouched(model, f"attack '{attack.name}'"), Untouched(seen, f"attack '{attack.name}'"):
-            moved, out = struck(
-                attack, asked, passes, rows, x[rows], target, epsilon, random,
-                None if targets is None else targets[rows], budget, partial(joint.run, rows=rows),
-            )  # fmt: skip
-        stopped[rows] |= out
-        verification = seed_of(seed, "verify", purpose, stream, *map(int, indices[rows[:1]]))
-        inside, far, found, share = verified(
-            model, attack.norm, x[rows], moved, epsilon, labels[rows], judging, verification
-        )
-        escaped[rows] |= ~inside
-        if attack.tokens:
-            gains[rows] = np.where(inside, gain(model, x[rows], moved), gains[rows])
-        reached = inside[:, None] & (far[:, None] <= np.asarray(epsilons) + TOLERANCE)
-        kept[rows] = np.where(reached, np.minimum(kept[rows], share[:, None]), kept[rows])
-        lost = inside & (found != labels[rows]) & (found != REFUSED)
-        lost &= True if aims is None else found == aims[rows]
-        final[rows[lost]] = found[lost]
-        joint.judge(moved, labels[rows], rows, lost, inside, judging, verification)
-        keeper.take(rows[lost], moved[torch.from_numpy(lost)])
-        return lost, far
-
     if attack.minimal:
-        rows = np.flatnonzero(~np.isfinite(distance))
-        if len(rows):
-            lost, far = strike(rows, None, "minimal")
-            distance[rows[lost]] = far[lost]
-            broken[rows[lost]] = far[lost, None] <= np.asarray(epsilons) + TOLERANCE
+        attacking.search()
     else:
-        for column, epsilon in enumerate(epsilons):
-            spared = np.zeros(n, dtype=bool) if proved is None else proved[:, column]
-            rows = np.flatnonzero(~broken[:, column] & ~spared)
-            if len(rows):
-                lost, far = strike(rows, epsilon, f"{epsilon!r}")
-                distance[rows[lost]] = far[lost]
-                broken[rows[lost], column:] = True
-
+        attacking.walk(proved)
+    blind = seen.stochastic and attack.knowledge is Knowledge.WHITE_BOX and not attack.averages
     table = samples_table(
         {
             "sample": indices,
             "label": labels,
             "prediction": prediction,
             "confidence": confidence_of(scores),
-            "broken": list(broken),
-            "distance": pa.array(distance, mask=~np.isfinite(distance)),
-            "adversarial_prediction": final,
-            "escaped": escaped,
-            "gain": pa.array(gains, mask=np.isnan(gains)),
-            "stopped": [None] * n if budget is None else list(stopped),
-            "forwards": passes.forwards,
-            "backwards": passes.backwards,
-            **joint.columns(),
+            **attacking.columns(),
             "fit_queries": [attack.fit_queries] * n,
             "gradients": [str(seen.gradients)] * n,
             "signs": [NOT_AVERAGED if blind else None] * n,
-            "kept": list(kept) if model.stochastic else [None] * n,
             "transferred": [_transferred(attack, model, surrogate)] * n,
             "proved": [None] * n if proved is None else list(proved),
             **groups_of(samples, indices),
         }
     )
     again = seed_of(seed, "verify rounded", purpose, *map(int, indices[:1]))
-    return keeper.beside(table, lambda rounded: judged(model, rounded, labels, judging, again)[0])
+    return attacking.keeper.beside(table, lambda rounded: judged(model, rounded, labels, judging, again)[0])
+
+
+def _check_surrogate(seen: Classifier, model: Classifier) -> None:
+    if (*seen.input_shape, seen.bounds) != (*model.input_shape, model.bounds):
+        raise PluginError(
+            f"the attack is crafted on inputs {tuple(seen.input_shape)} in {tuple(seen.bounds)}, "
+            f"this model takes {tuple(model.input_shape)} in {tuple(model.bounds)}",
+            "craft on a model that takes the same inputs",
+        )
 
 
 def _targets(goal: Goal, scores: Tensor, labels: NDArray[np.int32], seed: int, indices: Indices) -> Tensor | None:
@@ -322,23 +268,6 @@ def judged_untouched(
     model: Classifier, x: Tensor, labels: NDArray[np.int32], indices: Indices, judging: Judging
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     return judged(model, x, labels, judging, seed_of("judge untouched", *map(int, indices[:1])))
-
-
-def verified(
-    model: Classifier,
-    norm: Norm,
-    x: Tensor,
-    moved: Tensor,
-    epsilon: float | None,
-    labels: NDArray[np.int32],
-    judging: Judging,
-    seed: int,
-) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.int32], NDArray[np.float64]]:
-    """Of each moved input: whether it is inside the threat model, how far it went, and what `judged` says of it."""
-    if moved.shape != x.shape or moved.dtype != x.dtype:
-        raise ValueError(f"the attack returned {moved.dtype} {tuple(moved.shape)} for {x.dtype} {tuple(x.shape)}")
-    inside, far = within(norm, x, moved, epsilon, model)
-    return inside, far, *judged(model, moved, labels, judging, seed)
 
 
 def groups_of(samples: Samples, indices: Indices) -> dict[str, list[list[str]]]:

@@ -9,9 +9,9 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from bench.contracts import Classifier, Judging
+from bench.contracts import Classifier, Judging, Wrapped
 from bench.errors import PluginError
 from bench.records import REFUSED
 
@@ -32,28 +32,13 @@ class Passes:
         return cls(np.zeros(n), np.zeros(n))
 
 
-class Metered(Classifier):
+class Metered(Wrapped):
     """Charges the passes of `model` to `rows` (positions in the batch that `passes` counts)."""
 
     def __init__(self, model: Classifier, passes: Passes, rows: NDArray[np.int64]) -> None:
-        self._model = model
+        super().__init__(model)
         self._passes = passes
         self._rows = rows
-        for name in (
-            "input_shape",
-            "bounds",
-            "classes",
-            "gradients",
-            "stochastic",
-            "realisation",
-            "runtime",
-            "feature_layers",
-            "can_refuse",
-            "part_names",
-            "vocabulary",
-            "device",
-        ):
-            setattr(self, name, getattr(model, name))
 
     def rows(self, rows: Tensor) -> Metered:
         return Metered(self._model, self._passes, self._rows[rows.cpu().numpy()])
@@ -63,15 +48,12 @@ class Metered(Classifier):
         self._passes.forwards[self._rows] += share
         scores = self._model.logits(x)
         if scores.requires_grad:
-            scores.register_hook(partial(self._charge_backward, share))  # type: ignore[no-untyped-call]
+            scores.register_hook(partial(self._charge_backward, share))
         return scores
 
     def features(self, x: Tensor, layer: str) -> Tensor:
         self._passes.forwards[self._rows] += len(x) / max(1, len(self._rows))
         return self._model.features(x, layer)
-
-    def refuses(self, x: Tensor) -> Tensor:
-        return self._model.refuses(x)
 
     def suspicion(self, x: Tensor) -> Tensor | None:
         found = self._model.suspicion(x)
@@ -79,26 +61,16 @@ class Metered(Classifier):
             share = len(x) / max(1, len(self._rows))
             self._passes.forwards[self._rows] += share
             if found.requires_grad:
-                found.register_hook(partial(self._charge_backward, share))  # type: ignore[no-untyped-call]
+                found.register_hook(partial(self._charge_backward, share))
         return found
 
     def members(self) -> Sequence[Classifier]:
         return [Metered(member, self._passes, self._rows) for member in self._model.members()]
 
-    def parts(self, x: Tensor) -> Tensor:
-        return self._model.parts(x)
-
     @property
     def source(self) -> Classifier | None:
         source = self._model.source
         return None if source is None else Metered(source, self._passes, self._rows)
-
-    @property
-    def module(self) -> nn.Module | None:
-        return self._model.module
-
-    def size_bytes(self) -> int | None:
-        return self._model.size_bytes()
 
     def _charge_backward(self, share: float, gradient: Tensor) -> None:
         """To the rows that asked, where there is a gradient for each; else to all of them."""

@@ -30,6 +30,7 @@ from bench.publication import mlflow_key
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
 
 EXPERIMENT = "gauntlet.models"  # where MLflow keeps the files of registered models
@@ -108,13 +109,10 @@ def register(
         home = tracking.experiment(client, EXPERIMENT, uri, artifacts)
         told = {mlflow_key(f"training/{curve}"): points for curve, points in (curves or {}).items()}
         run = tracking.write_curves(client, home, name, told) if told else None
-        logged = client.create_logged_model(home, name.replace(".", "_"), source_run_id=run, tags={"model": name})
-        with tempfile.TemporaryDirectory(prefix="gauntlet-") as folder:
-            Path(folder, SPEC).write_text(text, encoding="utf-8")
-            if spec.weights is not None and weights is not None:
-                Path(folder, spec.weights.file).write_bytes(weights)
-            client.log_model_artifacts(logged.model_id, folder)
-        client.finalize_logged_model(logged.model_id, "READY")
+        files = {SPEC: text.encode()}
+        if spec.weights is not None and weights is not None:
+            files[spec.weights.file] = weights
+        logged = _logged(client, home, name, run, files)
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
         tags = {"gauntlet.adapter": adapter_name, SPEC_TAG: _digest(text.encode()), "gauntlet.model": logged.model_id}
@@ -124,6 +122,17 @@ def register(
         known = logged.model_id if uri.startswith("http") else None  # without a server MLflow looks it up elsewhere
         made = client.create_model_version(name, logged.artifact_location, run_id=run, tags=tags, model_id=known)
         return int(made.version)
+
+
+def _logged(client: "MlflowClient", home: str, name: str, run: str | None, files: Mapping[str, bytes]) -> "LoggedModel":
+    """A model of these files in MLflow's experiment `home`, without a version yet. run: whose training made it."""
+    logged = client.create_logged_model(home, name.replace(".", "_"), source_run_id=run, tags={"model": name})
+    with tempfile.TemporaryDirectory(prefix="gauntlet-") as folder:
+        for file, content in files.items():
+            Path(folder, file).write_bytes(content)
+        client.log_model_artifacts(logged.model_id, folder)
+    client.finalize_logged_model(logged.model_id, "READY")
+    return logged
 
 
 def list_models(uri: str) -> list[Entry]:
@@ -284,14 +293,8 @@ def _given(adapter_name: str, args: Mapping[str, Any], weights: bytes | None) ->
 
 
 def _versions(client: "MlflowClient", name: str | None = None) -> "list[ModelVersion]":
-    found: list[ModelVersion] = []
-    token = None
-    while True:
-        page = client.search_model_versions(f"name = '{name}'" if name else None, page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
+    wanted = f"name = '{name}'" if name else None
+    return tracking.paged(lambda token: client.search_model_versions(wanted, page_token=token))
 
 
 def _find(client: "MlflowClient", reference: str, uri: str) -> "ModelVersion":

@@ -143,7 +143,18 @@ def source_digest(cls: type) -> str:
 
 
 ENGINE = (  # beside bench.contracts: what measures, and what plugins call of the engine to make a figure or weights
-    *("budgets", "detection", "disturbance", "examples", "goals", "gpu", "gradient_checks", "joint", "levels"),
+    *(
+        "attacking",
+        "budgets",
+        "detection",
+        "disturbance",
+        "examples",
+        "goals",
+        "gpu",
+        "gradient_checks",
+        "joint",
+        "levels",
+    ),
     *("measure", "memory", "metering", "randomness", "records", "saliency", "strikes", "swift", "swift_layers"),
     "token_ids",
 )

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
-from bench import names
+from bench import names, suite_yaml
 from bench.contracts import ThreatModel
 from bench.metrics.corruption import with_baselines
 from bench.metrics.curves import Curves, curves
@@ -25,11 +24,7 @@ from bench.records import SAMPLES, Cell, Row
 from bench.runs import Run
 from bench.suite import Leaderboard
 
-DERIVED = (
-    "attack_success",
-    *names.OF_PASSES,
-    *names.PASSES,
-)  # where there is room for few: least
+DERIVED = ("attack_success", *names.OF_PASSES, *names.PASSES)  # last, where there is room for few figures
 
 # The schema of `gauntlet records`: what was evaluated, then the columns of bench.records.SAMPLES.
 EXPORT = pa.schema(
@@ -37,8 +32,8 @@ EXPORT = pa.schema(
         pa.field("model", pa.string(), False, {"doc": "label of the model in the suite"}),
         pa.field("dataset", pa.string(), False, {"doc": "label of the data set in the suite"}),
         pa.field("evaluation", pa.string(), False, {"doc": "label of the evaluation: 'clean', 'pgd'"}),
-        pa.field("kind", pa.string(), False, {"doc": "clean, attack or detector"}),
-        pa.field("plugin", pa.string(), False, {"doc": "registered name of the attack or detector"}),
+        pa.field("kind", pa.string(), False, {"doc": "clean, attack, detector or certificate"}),
+        pa.field("plugin", pa.string(), False, {"doc": "registered name of the attack, detector or certificate"}),
         pa.field("norm", pa.string(), True, {"doc": "norm of the attack's threat model"}),
         pa.field("knowledge", pa.string(), True, {"doc": "what the attacker may see"}),
         pa.field("epsilons", pa.list_(pa.float64()), False, {"doc": "radii that `broken` is about, ascending"}),
@@ -106,7 +101,9 @@ def analysis(run: Run, only: str | None = None) -> Analysis:
 
 def leaderboard(run: Run) -> Leaderboard:
     """How the suite wants its results shown."""
-    return Leaderboard.model_validate(yaml.safe_load(run.read("resolved.yaml"))["leaderboard"])
+    return Leaderboard.model_validate(
+        suite_yaml.compose(run.read("resolved.yaml"), "resolved.yaml").data["leaderboard"]
+    )
 
 
 def shown(run: Run) -> tuple[str, ...]:

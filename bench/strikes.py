@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.budgets import BudgetSpent, Limited, Purse
-from bench.contracts import Attack, Budget, Classifier, Norm
+from bench.contracts import Attack, Budget, Classifier, Judging, Norm
 from bench.goals import Aimed
-from bench.metering import Metered, Passes
+from bench.metering import Metered, Passes, judged
 from bench.randomness import SampleRandom
 
 TOLERANCE = 1e-6  # by which a verified input may leave the ball or the bounds: rounding of float32
@@ -77,6 +77,23 @@ def within(
     if epsilon is not None:
         inside &= far <= epsilon + TOLERANCE
     return inside, far
+
+
+def verified(
+    model: Classifier,
+    norm: Norm,
+    x: Tensor,
+    moved: Tensor,
+    epsilon: float | None,
+    labels: NDArray[np.int32],
+    judging: Judging,
+    seed: int,
+) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.int32], NDArray[np.float64]]:
+    """Of each moved input: whether it is inside the threat model, how far it went, and what `judged` says of it."""
+    if moved.shape != x.shape or moved.dtype != x.dtype:
+        raise ValueError(f"the attack returned {moved.dtype} {tuple(moved.shape)} for {x.dtype} {tuple(x.shape)}")
+    inside, far = within(norm, x, moved, epsilon, model)
+    return inside, far, *judged(model, moved, labels, judging, seed)
 
 
 def distances(norm: Norm, difference: Tensor) -> NDArray[np.float64]:

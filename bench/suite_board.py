@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from bench import names
-from bench.suite_part import MAX_COLUMNS, MAX_ENTRIES, Part
+from bench.suite_base import MAX_COLUMNS, MAX_ENTRIES, Part
 
 LABEL = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 Label = Annotated[str, Field(pattern=LABEL, max_length=64)]

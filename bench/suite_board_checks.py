@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bench.errors import did_you_mean
+from bench.suite_base import MAX_COLUMNS, MAX_ENTRIES
 from bench.suite_board import Grouping, Published, Score, published_twice, unscaled
-from bench.suite_part import MAX_COLUMNS, MAX_ENTRIES
 from bench.suite_yaml import Document, Finding, Keys
 
 MAX_LISTED = 40  # metrics in a message

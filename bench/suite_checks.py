@@ -24,9 +24,10 @@ from bench.contracts import (
 )
 from bench.errors import GauntletError, did_you_mean
 from bench.suite_attacks import Asked, Troubles, shortcomings, shortcomings_of_crafter
+from bench.suite_base import MAX_ENTRIES
 from bench.suite_board import LABEL
 from bench.suite_board_checks import BoardChecks
-from bench.suite_part import MAX_ENTRIES
+from bench.suite_folders import Folders
 from bench.suite_parts import (
     KINDS,
     PATTERNS,
@@ -51,9 +52,7 @@ class Checks:
 
     def __init__(self, document: Document, folder: Path, roots: Sequence[Path]) -> None:
         self.document = document
-        self.bases = [folder.resolve(), *(root.resolve() for root in roots)]
-        self.allowed = [*self.bases, Path.cwd().resolve()]
-        self.folder = folder
+        self.folders = Folders(folder, roots)
         self.findings: list[Finding] = []
 
     def find(self, keys: Keys, message: str, *, of_key: bool = False) -> None:
@@ -103,13 +102,11 @@ class Checks:
             if not isinstance(entry, str):
                 continue
             keys = ("plugins", index)
-            path = _resolve(self.folder / entry)
-            is_path = "/" in entry or entry.endswith(".py") or path is None or path.exists()
-            if is_path and not self.inside(path):
-                self.find(keys, self.leaves(entry))
+            if refused := self.folders.refuses_module(entry):
+                self.find(keys, refused)
                 continue
             try:
-                load([entry], self.folder)
+                load([entry], self.folders.folder)
             except GauntletError as error:
                 self.find(keys, f"{error.message} ({error.hint})" if error.hint else error.message)
 
@@ -177,17 +174,8 @@ class Checks:
 
         Returns the plugin, where they accept these.
         """
-        if not isinstance(entry, dict):
+        if not isinstance(entry, dict) or (cls := self.named(keys, entry, kind)) is None:
             return None
-        registry = REGISTRIES[f"{kind}s"]
-        if not isinstance(name := entry.get(kind), str):
-            for meant in [key for key in entry if key in registry and key not in KINDS[kind].model_fields][:1]:
-                self.find((*keys, kind), f"is missing: write `{kind}: {meant}`, and its arguments under `args:`")
-            return None
-        if name not in registry:
-            self.find((*keys, kind), registry.unknown(name))
-            return None
-        cls: type[Plugin] = registry.get(name)
         args = {} if entry.get("args") is None else entry["args"]
         if not isinstance(args, dict):
             return None
@@ -200,12 +188,39 @@ class Checks:
                 self.find((*keys, "args", beside), message, of_key=True)
             given |= self.beside(cls, entry, keys)
         if issubclass(cls, Attack | Certificate) and not getattr(cls, "minimal", False) and not entry.get("epsilons"):
-            self.radii(name, entry, keys)
+            self.radii(cls.name, entry, keys)
         for stray in [key for key in entry if key in cls.model_fields and key not in ("name", beside, "args")]:
             if stray not in KINDS[kind].model_fields:
-                self.find((*keys, stray), f"is an argument of '{name}': put it under `args:`", of_key=True)
+                self.find((*keys, stray), f"is an argument of '{cls.name}': put it under `args:`", of_key=True)
                 given.setdefault(stray, entry[stray])
-        return self.arguments(cls, given, keys, kind)
+        return self.arguments(cls, given, keys, kind) if self.works_through(cls, given, keys) else None
+
+    def named(self, keys: Keys, entry: dict[str, Any], kind: str) -> type[Plugin] | None:
+        registry = REGISTRIES[f"{kind}s"]
+        if not isinstance(name := entry.get(kind), str):
+            for meant in [key for key in entry if key in registry and key not in KINDS[kind].model_fields][:1]:
+                self.find((*keys, kind), f"is missing: write `{kind}: {meant}`, and its arguments under `args:`")
+            return None
+        if name not in registry:
+            self.find((*keys, kind), registry.unknown(name))
+            return None
+        found: type[Plugin] = registry.get(name)
+        return found
+
+    def works_through(self, cls: type[Plugin], given: dict[str, Any], keys: Keys) -> bool:
+        """Whether a plugin with fields `attack`, `args` and `norm` of its own can have the attack that these name."""
+        fields, told = cls.model_fields, len(self.findings)
+        if not {"attack", "args", "norm"} <= fields.keys():
+            return True
+        name, args, norm = (
+            given.get(key, fields[key].get_default(call_default_factory=True)) for key in ("attack", "args", "norm")
+        )
+        below = (*keys, "args")
+        if isinstance(name, str) and name not in REGISTRIES["attacks"]:
+            self.find((*below, "attack"), REGISTRIES["attacks"].unknown(name))
+        elif isinstance(name, str) and isinstance(args, dict):
+            self.arguments(REGISTRIES["attacks"].get(name), {**args, "norm": norm}, below, "attack")
+        return len(self.findings) == told
 
     def learner(self, keys: Keys, entry: dict[str, Any], kind: str) -> None:
         """Check what a detector or attack is fitted on: named in its place, or the split `train` of each data set."""
@@ -318,34 +333,10 @@ class Checks:
             return {key: self.absolute(item, (*keys, key), split) for key, item in value.items()}
         if not isinstance(value, str):
             return value
-        bases = self.bases if split is None else [*self.bases, self.allowed[-1]]
-        for base in bases:
-            path = _resolve(base / value)
-            if path is not None and any(self.serves(found) for found in _files(path, split)):
-                if keys[-1] == "weights" and not path.is_file():
-                    self.find(keys, f"{describe(value)} is not a file: name the file of the weights")
-                return str(path)
-        files = [file for base in bases for file in _files(_resolve(base / value), split)]
-        if not all(map(self.inside, files)):
-            self.find(keys, self.leaves(value))
-        elif split is None:
-            parent = (self.bases[0] / value).parent
-            siblings = [file.name for file in parent.iterdir()] if parent.is_dir() else []
-            looked = ", ".join(map(str, self.bases))
-            self.find(keys, f"no file {describe(value)}{did_you_mean(Path(value).name, siblings)} (looked in {looked})")
-        return value
-
-    def serves(self, path: Path | None) -> bool:
-        return path is not None and self.inside(path) and path.exists()
-
-    def inside(self, path: Path | None) -> bool:
-        return path is not None and any(path.is_relative_to(root) for root in self.allowed)
-
-    def leaves(self, text: str) -> str:
-        roots = ", ".join(dict.fromkeys(map(str, self.allowed)))
-        return (
-            f"{describe(text)} leaves the allowed folders, itself or by a link: put the file into one of them ({roots})"
-        )
+        path, wrong = self.folders.absolute(value, split, weights=keys[-1] == "weights")
+        if wrong:
+            self.find(keys, wrong)
+        return path
 
     def unique(self, what: str, labels: Sequence[tuple[Keys, Any]]) -> None:
         first: dict[str, Keys] = {}
@@ -374,21 +365,3 @@ class Checks:
 def _label(entry: Mapping[str, Any], kind: str) -> Any:
     plugin = entry.get(kind)
     return entry.get("name", default_label(plugin) if isinstance(plugin, str) else None)
-
-
-def _resolve(path: Path) -> Path | None:
-    """Where a path really leads, or None where it leads nowhere (a loop of links, a name no file can have)."""
-    try:
-        resolved = path.resolve()
-        resolved.exists()
-    except (OSError, RuntimeError, ValueError):
-        return None
-    return resolved
-
-
-def _files(path: Path | None, split: str | None) -> list[Path | None]:
-    """The files that a path may mean: a data set's may name the split, or be packed."""
-    if path is None or split is None:
-        return [path]
-    named = Path(str(path).replace("{split}", split))
-    return [_resolve(named), _resolve(named.with_name(f"{named.name}.gz"))]

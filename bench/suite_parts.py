@@ -21,9 +21,9 @@ from bench.contracts import (
     Norm,
     Probe,
 )
+from bench.suite_base import MAX_ENTRIES, Part
 from bench.suite_board import LABEL
 from bench.suite_board import Leaderboard as Leaderboard
-from bench.suite_part import MAX_ENTRIES, Part
 from bench.suite_resources import NODE_LABEL, NODE_SELECTOR
 from bench.suite_resources import Resources as Resources
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, field_validator
 
 from bench.errors import did_you_mean
-from bench.suite_part import Part
+from bench.suite_base import Part
 
 # Kubernetes' grammar of labels, which Ray's nodes have, without labels that Ray gives anew at each start.
 _NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"

@@ -7,7 +7,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 
 from bench.contracts import REGISTRIES, Adapter, Attack, Certificate, Dataset, Plugin
 from bench.errors import PluginError
-from bench.suite_part import Part
+from bench.suite_base import Part
 from bench.suite_parts import KINDS, CrafterSpec, Suite
 from bench.suite_yaml import FRACTION
 

@@ -123,7 +123,7 @@ def _make(module: nn.Module, sample: Tensor, gradient_passes: GradientPasses) ->
     with warnings.catch_warnings(), torch.no_grad():
         # deprecated in favour of torch.compile, which needs a C++ compiler on every node and a minute per model
         warnings.simplefilter("ignore")
-        program = torch.jit.freeze(torch.jit.trace(copied, sample))  # type: ignore[no-untyped-call]
+        program = torch.jit.freeze(torch.jit.trace(copied, sample))
         program = torch.jit.optimize_for_inference(program)
     copied = copy.deepcopy(copied).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if gradient_passes is GradientPasses.COMPILED:

@@ -25,12 +25,12 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -251,26 +251,28 @@ def _first_line(error: Exception) -> str:
 # --- reading and writing runs ---------------------------------------------------------------------------------------
 
 
-def _runs_of(client: "MlflowClient", experiment_id: str, submission: str) -> "list[Run]":
-    found: list[Run] = []
+def paged(ask: Callable[[str | None], Any]) -> list[Any]:
+    """Everything that a search finds, page by page. ask: the page behind a token, None for the first."""
+    found: list[Any] = []
     token = None
     while True:
-        page = client.search_runs([experiment_id], f"tags.submission = '{submission}'", page_token=token)
+        page = ask(token)
         found += page
         token = page.token
         if not token:
             return found
+
+
+def _runs_of(client: "MlflowClient", experiment_id: str, submission: str) -> "list[Run]":
+    return paged(lambda token: client.search_runs([experiment_id], _of(submission), page_token=token))
 
 
 def _models_of(client: "MlflowClient", experiment_id: str, submission: str) -> "list[LoggedModel]":
-    found: list[LoggedModel] = []
-    token = None
-    while True:
-        page = client.search_logged_models([experiment_id], f"tags.submission = '{submission}'", page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
+    return paged(lambda token: client.search_logged_models([experiment_id], _of(submission), page_token=token))
+
+
+def _of(submission: str) -> str:
+    return f"tags.submission = '{submission}'"
 
 
 def _standing(runs: "Sequence[Run]", wanted: RunSpec) -> str | None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -280,8 +279,7 @@ def listing(kind: str, output: Path, uri: str | None) -> list[dict[str, Any]]:
         prepare()
         return [_described(kind, name) for name in REGISTRIES[kind]]
     if kind == "models":
-        where = uri or tracking.default_uri(output)
-        if uri is None and not (output / "mlflow.db").exists():
+        if not (where := _models_uri(output, uri)):
             return []
         return [
             {"name": entry.name, "version": entry.version, "adapter": entry.adapter, "created": entry.created}
@@ -294,6 +292,18 @@ def listing(kind: str, output: Path, uri: str | None) -> list[dict[str, Any]]:
     raise SuiteError(
         [Mistake("", "KIND", f"nothing of the kind '{kind}'{did_you_mean(kind, kinds)} ({', '.join(kinds)})")]
     )
+
+
+def models_uri(output: Path, uri: str | None) -> str:
+    """Where models are registered. Raises TrackingError where none has been, before a database is made to look in."""
+    if not (where := _models_uri(output, uri)):
+        raise TrackingError(f"no model is registered in {output}", "--output or --tracking-uri names another place")
+    return where
+
+
+def _models_uri(output: Path, uri: str | None) -> str:
+    """Empty where there is none."""
+    return uri or (tracking.default_uri(output) if (output / "mlflow.db").exists() else "")
 
 
 def register_model(
@@ -322,13 +332,18 @@ def check_adapter(
 
 
 def arguments(assignments: Sequence[str]) -> dict[str, Any]:
-    """`KEY=VALUE`, the value as YAML. Raises SuiteError."""
+    """`KEY=VALUE`, the value as in a suite. Raises SuiteError with everything that is wrong."""
     found: dict[str, Any] = {}
+    mistakes: list[Mistake] = []
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
+        document = suite_yaml.compose(value, f"--set {key}")
+        mistakes += [Mistake(document.source, "", finding.message) for finding in document.findings]
         if not equals:
-            raise SuiteError([Mistake(f"--set {assignment}", "", "must be KEY=VALUE")])
-        found[key] = yaml.safe_load(value)
+            mistakes.append(Mistake(f"--set {assignment}", "", "must be KEY=VALUE"))
+        found[key] = document.data
+    if mistakes:
+        raise SuiteError(mistakes)
     return found
 
 

@@ -79,11 +79,11 @@ def _cells(change: Change) -> tuple[str, str, str, str, str]:
         if gap.test not in NO_TEST and gap.low is not None and gap.high is not None:
             moved += f" ({formats.change(change.metric, gap.low)} to {formats.change(change.metric, gap.high)})"
         p = "" if change.p is None or gap.test in NO_TEST else _p(change.p)
-    values = [
+    first, second = (
         formats.MISSING if one is None else formats.number(change.metric, one.value)
         for one in (change.first, change.second)
-    ]
-    return formats.title(change.metric), *values, moved, p + (" *" if change.significant and p else "")  # type: ignore[return-value]
+    )
+    return formats.title(change.metric), first, second, moved, p + (" *" if change.significant and p else "")
 
 
 def _p(value: float) -> str:

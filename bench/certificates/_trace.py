@@ -170,9 +170,7 @@ def _convolution(layer: nn.Conv2d, before: tuple[int, ...]) -> Affine:
     return Affine(
         layer,
         lambda r: F.conv2d(r, weight.abs(), None, stride, padding, dilation, groups),
-        lambda rows: conv2d_input(  # type: ignore[no-untyped-call]
-            (len(rows), *before), weight, rows, stride, padding, dilation, groups
-        ),
+        lambda rows: conv2d_input((len(rows), *before), weight, rows, stride, padding, dilation, groups),
     )
 
 

@@ -98,6 +98,41 @@ class Classifier(ABC):
         return None
 
 
+class Wrapped(Classifier):
+    """A classifier around another one: what a subclass does not say itself, that one says. Not its `rows`."""
+
+    def __init__(self, model: Classifier) -> None:
+        self._model = model
+        for name in Classifier.__annotations__:
+            setattr(self, name, getattr(model, name))
+
+    def features(self, x: Tensor, layer: str) -> Tensor:
+        return self._model.features(x, layer)
+
+    def refuses(self, x: Tensor) -> Tensor:
+        return self._model.refuses(x)
+
+    def suspicion(self, x: Tensor) -> Tensor | None:
+        return self._model.suspicion(x)
+
+    def members(self) -> Sequence[Classifier]:
+        return self._model.members()
+
+    def parts(self, x: Tensor) -> Tensor:
+        return self._model.parts(x)
+
+    @property
+    def source(self) -> Classifier | None:
+        return self._model.source
+
+    @property
+    def module(self) -> nn.Module | None:
+        return self._model.module
+
+    def size_bytes(self) -> int | None:
+        return self._model.size_bytes()
+
+
 @dataclass(frozen=True)
 class Loading:
     """What it took to build a classifier and to put it onto its device."""

@@ -86,7 +86,8 @@ def at_threshold(inliers: NDArray[np.bool_], outliers: NDArray[np.bool_]) -> dic
 def _counts(inliers: Scores, outliers: Scores) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """How many of each side score at or above each distinct score, highest first: two (t,) int64."""
     thresholds = np.unique(np.concatenate([inliers, outliers]))[::-1]
-    return tuple(len(side) - np.searchsorted(np.sort(side), thresholds, side="left") for side in (inliers, outliers))  # type: ignore[return-value]
+    ours, theirs = (len(side) - np.searchsorted(np.sort(side), thresholds, side="left") for side in (inliers, outliers))
+    return ours, theirs
 
 
 def _check(inliers: Scores, outliers: Scores) -> None:

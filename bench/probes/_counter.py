@@ -102,9 +102,9 @@ class _Visit:
     products: int = 0
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+class _Counter(TorchDispatchMode):
     def __init__(self, module: nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.count = Count()
         self.visits: list[_Visit] = []
         self.learnt = {tensor.data_ptr() for tensor in module.parameters() if tensor.layout == torch.strided}

@@ -148,7 +148,7 @@ def device_times(model: Classifier, batches: Iterator[Tensor], queries: int) -> 
         return None
     times = []
     for _ in range(queries):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         model.logits(next(batches))
         end.record()

@@ -80,5 +80,5 @@ def test_a_detector_without_a_gradient_is_refused_and_so_is_another_norm() -> No
     x, y = digits.right(2)
     with pytest.raises(PluginError, match="no gradient"):
         OrthogonalPgd(steps=2).run(Blind(digits.module()), x, y, 0.1, digits.streams(2))
-    with pytest.raises(ValidationError, match="linf and l2"):
+    with pytest.raises(ValidationError, match="it has: linf, l2"):
         OrthogonalPgd(norm=Norm.L1)

@@ -11,10 +11,10 @@ from adapters.cnn import Cnn
 from adapters.torch_classifier import state_from_bytes, state_to_bytes
 from bench import models, tracking
 from bench.contracts import adapters
-from bench.errors import PluginError
+from bench.errors import PluginError, TrackingError
 from bench.plan import ModelRef
 from bench.runs import Run
-from bench.verbs import register_trained
+from bench.verbs import models_uri, register_trained
 from tests.adapters.families import SMALL, digits, small_cnn
 from tests.reports.lab import made_run
 
@@ -109,6 +109,13 @@ def test_a_model_that_cannot_be_registered_is_told_and_stops_no_other(
     assert first.startswith(f"not registered: {suite}.gone: no adapter 'no_longer_there'")
     assert second.startswith("trained models registered")
     assert versions(suite, mlflow_file) == {f"{suite}.cnn": 1}
+
+
+def test_looking_where_nothing_was_registered_makes_no_database(tmp_path: Path) -> None:
+    with pytest.raises(TrackingError, match="no model is registered in"):
+        models_uri(tmp_path, None)
+    assert list(tmp_path.iterdir()) == []
+    assert models_uri(tmp_path, "sqlite:///x") == "sqlite:///x"
 
 
 def changed(weights: bytes) -> bytes:

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+import attacks.cw
 import attacks.fgsm
 import attacks.minmax_ensemble
 import attacks.minmax_transformations
 import attacks.minmax_universal
 import attacks.pgd
+import attacks.restricted
 import attacks.substitute  # noqa: F401 - all of them register attacks
 from bench.errors import SuiteError
 from bench.suite import AttackSpec, Suite, parse
@@ -86,6 +88,20 @@ def test_gradients_of_another_precision_are_for_attacks_that_ask_a_copy_of_the_m
     assert "gradient_passes: must be 'float32', 'bfloat16' or 'compiled'" in mistake(
         tmp_path, attack.format("fgsm", "float64")
     )
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ("{attack: pdg}", "args.attack: no attack 'pdg' - did you mean 'pgd'?"),
+        ("{args: {stepz: 3}}", "args.args.stepz: unknown key 'stepz' - did you mean 'steps'?"),
+        ("{attack: fgsm, args: {steps: 3}}", "args.args.steps: unknown key 'steps'"),
+        ("{attack: cw}", "args.attack: 'cw' has no norm 'linf' (it has: l2)"),
+    ],
+)
+def test_an_attack_inside_another_is_checked_at_its_place(args: str, expected: str, tmp_path: Path) -> None:
+    attack = f"{{attack: restricted, norm: linf, epsilons: [.1], args: {args}}}"
+    assert f"attacks[0].{expected}" in mistake(tmp_path, attack)
 
 
 CRAFTED = TEXT.replace("attacks: [{attack}]", "detectors: [{{detector: t_surprise, args: {{weight: 2}}, {attack}}}]")

@@ -1,6 +1,5 @@
 """A finished run made by hand: records in a real store, without Ray and without a model."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from bench.examples import EXAMPLES
 from bench.plan import DatasetRef, EvaluationRef, ModelRef, Resolved
 from bench.records import Kind, encode, figures_table, samples_table
 from bench.runs import Run
+from bench.suite_yaml import write
 
 EPSILONS = (0.05, 0.1, 0.2)
 N, OUTLIERS = 120, 60
@@ -76,7 +76,7 @@ def made_run(
     columns = ["clean_accuracy", "robust_accuracy/linf/worst/0.1", "auroc/msp", "macs", "latency_ms/p50"]
     board = {"leaderboard": {"columns": columns, "rank_by": "robust_accuracy/linf/worst/0.1", **shown}}
     facts = {"hardware": {"cpu": "a processor", "gpu": "none", "threads": 1}, "git_revision": "abc", "command": []}
-    run = Run.create(output, resolved, f"name: {suite}\n", json.dumps(board), facts)
+    run = Run.create(output, resolved, f"name: {suite}\n", write(board), facts)
     for plan in resolved.cells():
         table = _table(plan.evaluation, models[plan.model.label], plan.model.label)
         for task in plan.tasks():
