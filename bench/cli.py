@@ -228,7 +228,8 @@ def listed(lines: list[dict[str, Any]], form: Format) -> None:
     for line in lines:
         table.add_row(*("" if value is None else str(value) for value in line.values()))
     console = Console(soft_wrap=not sys.stdout.isatty())
-    if sys.stdout.isatty() and console.width < min(NARROW, console.measure(table).minimum):
+    needed = console.measure(table, options=console.options.update(max_width=10 * NARROW)).minimum
+    if sys.stdout.isatty() and console.width < min(NARROW, needed):
         for line in lines:
             _say_pairs(line)
     else:

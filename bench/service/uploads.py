@@ -113,22 +113,27 @@ class Uploads:
         Raises Refused: 409 where somebody does, 404 where it has gone.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(self.path(upload), os.O_RDONLY | os.O_CREAT, 0o600)
+        path = self.path(upload)
+        lock = os.open(path, os.O_RDONLY | os.O_CREAT, 0o600)
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Refused(409, f"'{upload.id}' is being worked on", "one after the other") from None
+                mine = os.path.samestat(os.fstat(lock), path.stat())  # not one that was thrown away meanwhile
+            except (BlockingIOError, FileNotFoundError):
+                mine = False
+            if not mine:
+                raise Refused(409, f"'{upload.id}' is being worked on", "one after the other")
             try:
-                row = self.get(upload.id)
-            except Refused:
-                self.path(upload).unlink(missing_ok=True)  # it was thrown away a moment ago
-                raise
-            yield row
+                yield self.get(upload.id)
+            finally:
+                if os.fstat(lock).st_size == 0 or not self._known(upload.id):
+                    path.unlink(missing_ok=True)  # made to lock it, or its row has gone
         finally:
-            if os.fstat(lock).st_size == 0:  # made to lock it, or cut off before the first byte
-                self.path(upload).unlink(missing_ok=True)
             os.close(lock)
+
+    def _known(self, upload: str) -> bool:
+        with self._database.reading() as session:
+            return session.get(Upload, upload) is not None
 
     def finish(self, upload: Upload) -> Upload:
         """Hold it against its digest, and scan it. What is not right is thrown away. Twice is once.
