@@ -43,7 +43,7 @@ Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,1
 Rank = Annotated[int, Query(ge=PRIORITIES[0], le=PRIORITIES[-1])]
 TEXT = {"type": "string"}
 FORMS: dict[str, dict[str, str]] = {  # what a generated client makes of an answer
-    "text/plain": TEXT, "text/html": TEXT, "text/event-stream": TEXT, "application/yaml": {}, "application/json": {},
+    "text/plain": TEXT, "text/html": TEXT, "text/event-stream": {}, "application/yaml": {}, "application/json": {},
     "application/vnd.apache.parquet": {**TEXT, "format": "binary"},
 }  # fmt: skip
 SUITE = {
