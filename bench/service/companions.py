@@ -26,7 +26,7 @@ from bench.tracking import default_uri
 
 HOST = "127.0.0.1"
 RAY_TOKEN = "ray-token"  # noqa: S105 - the file in the output folder that has what Ray's dashboard asks for
-RAY_NEEDS = ("aiohttp_cors", "colorful", "grpc", "opencensus")  # modules of ray[default]
+RAY_NEEDS = ("aiohttp_cors", "grpc", "opencensus")  # modules of ray[default], by which it is known
 BINARIES = Path("/usr/lib/postgresql")  # Debian's package: one folder for each version
 OWNER = "gauntlet"  # of the database
 UNPRIVILEGED = "postgres"  # Debian's account, for PostgreSQL refuses to be root
