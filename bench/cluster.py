@@ -79,7 +79,8 @@ def cluster(
         else:
             options |= {"address": address, "runtime_env": {"working_dir": around.enter_context(_our_source())}}
         try:
-            pages = ray.init(**options).dashboard_url or ""
+            with _own_signals():
+                pages = ray.init(**options).dashboard_url or ""
         except Exception as problem:
             where = f"the cluster at {address}" if address else "a local Ray"
             raise ClusterError(

@@ -4,6 +4,7 @@ import contextlib
 import json
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -87,3 +88,29 @@ def test_ray_s_autoscaler_is_told_of_workers_that_no_node_can_hold_and_that_ther
         assert sorted(told(), key=str) == [{"CPU": 2, "GPU": 1}, {"CPU": 64}]
         ours.ask_for([])
         assert told() == []
+
+
+ENDS = """
+import os, signal, threading
+from bench.cluster import cluster
+from bench.placement import Share
+stop = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: stop.set())
+with cluster(None, 1, Share()):
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.wait(20)
+print("in order")
+"""
+
+
+def test_sigterm_is_for_whoever_has_joined_and_not_for_ray(project: Project):
+    """Ray's handler takes it for a crash and aborts, so that a dispatcher would never put anything back."""
+    done = subprocess.run(
+        [sys.executable, "-c", ENDS],
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "in order"), done.stderr
