@@ -227,9 +227,10 @@ def listed(lines: list[dict[str, Any]], form: Format) -> None:
         table.add_column(heading, overflow="fold", no_wrap=heading == "id")  # which is there to be copied
     for line in lines:
         table.add_row(*("" if value is None else str(value) for value in line.values()))
-    console = Console(soft_wrap=not sys.stdout.isatty())
+    piped = not sys.stdout.isatty()  # a program reads lines: none of them is folded
+    console = Console(soft_wrap=piped, width=100 * NARROW if piped else None)
     needed = console.measure(table, options=console.options.update(max_width=10 * NARROW)).minimum
-    if sys.stdout.isatty() and console.width < min(NARROW, needed):
+    if not piped and console.width < min(NARROW, needed):
         for line in lines:
             _say_pairs(line)
     else:

@@ -110,9 +110,12 @@ def test_an_id_is_in_one_piece_on_a_narrow_terminal(
     house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("COLUMNS", "60")
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     token = house.token("narrow-screen")
     row, _ = house.queue.submit("narrow-screen", "a-name-of-a-suite-that-is-long", "t")
+    assert main(["submissions", "--server", house.url, "--token", token]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:3] == [row.id, "narrow-screen", "queued"], "a program that reads it gets whole lines"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert main(["submissions", "--server", house.url, "--token", token]) == 0
     printed = capsys.readouterr().out
     assert f"id: {row.id}\nowner: narrow-screen\nstate: queued\n" in printed
