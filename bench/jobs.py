@@ -39,7 +39,7 @@ class TaskJob:
     def blobs(self) -> list[str]:
         """Digests of the bytes that it needs: of the model, of a baseline, and of what was learnt about it."""
         cell = self.task.cell
-        keys = [ref.weights for ref in (cell.model, cell.baseline, cell.surrogate) if ref is not None]
+        keys = [ref.weights for ref in cell.models]
         return [key for key in (*keys, cell.fit and cell.fit.state) if key]
 
 

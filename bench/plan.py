@@ -158,6 +158,11 @@ class CellPlan(Frozen):
         return f"{self.model.label}/{self.dataset.label}/{self.evaluation.label}"
 
     @property
+    def models(self) -> list[ModelRef]:
+        """All that it needs: the one that is judged, the one it is compared with, the one an attack is crafted on."""
+        return [ref for ref in (self.model, self.baseline, self.surrogate) if ref is not None]
+
+    @property
     def size(self) -> int:
         """Number of samples: of the data set, and behind them those of a detector's outliers."""
         if self.evaluation.adversarial is not None:

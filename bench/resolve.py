@@ -1,6 +1,6 @@
 """From names to content: digests of weights, data and source. What a plan is made of."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -56,17 +56,13 @@ class Resolver:
     _samples: dict[str, Samples] = field(default_factory=dict)
     _artefacts: dict[str, bytes | None] = field(default_factory=dict)
 
-    def resolve(self) -> tuple[Resolved, list[TrainTask | FitTask]]:
+    def resolve(self, only: str | None = None) -> tuple[Resolved, list[TrainTask | FitTask]]:
         """The suite by content, and the trainings and fits that can start now.
 
-        Raises DataError, PluginError.
-        Call it again when these have ended: further ones may have been waiting for their weights.
+        only: a shell pattern on `model/dataset/evaluation`; what no such cell needs is not made. Raises DataError,
+        PluginError. Call it again when these have ended: further ones may have been waiting for their weights.
         """
         found = [self._model(spec) for spec in self.suite.models]
-        todo: dict[str, TrainTask | FitTask] = {}
-        for _, weights in found:
-            if weights.todo:
-                todo.setdefault(weights.todo.key, weights.todo)
         resolved = Resolved(
             suite=self.suite.name,
             seed=self.suite.seed,
@@ -77,8 +73,14 @@ class Resolver:
             datasets=tuple(self._dataset(spec) for spec in self.suite.datasets),
             evaluations=self._evaluations(),
         )
-        resolved = resolved.model_copy(update={"fits": tuple(self._fits(resolved, todo))})
-        return resolved, list(todo.values())
+        cells = {cell.label: cell for cell in resolved.cells(only)}
+        needed = {ref.label for cell in cells.values() for ref in cell.models}
+        todo: dict[str, TrainTask | FitTask] = {}
+        for ref, weights in found:
+            if weights.todo and ref.label in needed:
+                todo.setdefault(weights.todo.key, weights.todo)
+        fits = tuple(self._fits(resolved, cells, todo))
+        return Resolved(**{**dict(resolved), "fits": fits}), list(todo.values())  # a copy would remember the cells
 
     def escalated(self, resolved: Resolved, cells: Iterable[Cell]) -> Resolved:
         """The suite with the attacks that the records of its own evaluations call for (bench.escalation)."""
@@ -226,8 +228,8 @@ class Resolver:
             )  # fmt: skip
         return tuple(found)
 
-    def _fits(self, resolved: Resolved, todo: dict[str, TrainTask | FitTask]) -> Iterator[Fit]:
-        """What is learnt about each model, done or not; what can be done now is added to `todo`."""
+    def _fits(self, resolved: Resolved, cells: Collection[str], todo: dict[str, TrainTask | FitTask]) -> Iterator[Fit]:
+        """What is learnt about each model, done or not; what can be done now for these cells is added to `todo`."""
         evaluations = {ref.label: ref for ref in resolved.evaluations}
         for learner, labels in self._learners():
             for spec, attacked in zip(self.suite.datasets, resolved.datasets, strict=True):
@@ -239,7 +241,7 @@ class Resolver:
                     )
                 for model in resolved.models:
                     fit, task = self._fit(model, data, evaluations[learner.name])
-                    if task:
+                    if task and any(f"{model.label}/{spec.name}/{label}" in cells for label in labels):
                         todo.setdefault(task.key, task)
                     for label in labels:
                         yield fit.model_copy(update={"dataset": spec.name, "evaluation": label})

@@ -72,10 +72,10 @@ class Stopped(GauntletError):
     exit_code = 130
 
 
-def plan(suite: Suite, output: Path) -> tuple[Resolved, list[TrainTask | FitTask]]:
+def plan(suite: Suite, output: Path, only: str | None = None) -> tuple[Resolved, list[TrainTask | FitTask]]:
     """What a run on this machine would do: writes nothing, starts nothing."""
     store = Store(str(output / "store"))
-    return Resolver(store, suite, with_threads(fingerprint(), suite.resources.threads)[1], keep=False).resolve()
+    return Resolver(store, suite, with_threads(fingerprint(), suite.resources.threads)[1], keep=False).resolve(only)
 
 
 def run(
@@ -98,7 +98,7 @@ def run(
         found, joined = _hardware(suite, options, workforce, canceled, around)
         hardware, digest = with_threads(found, suite.resources.threads)
         resolver = Resolver(store, suite, digest)
-        resolved, trainings = resolver.resolve()
+        resolved, trainings = resolver.resolve(options.only)
         if options.most is not None and (count := planned(list(resolved.cells(options.only)))) > options.most:
             raise GauntletError(f"{count} tasks, and no more than {options.most} are allowed", "divide the suite")
         facts = {**manifest(options.command, hardware, suite.seed), "origins": dict(options.origins)}
@@ -183,7 +183,7 @@ class _Job:
                 self._hire(around)
                 while trainings := [task for task in trainings if task.key not in self._untrained]:
                     self._train(trainings)
-                    resolved, trainings = resolver.resolve()
+                    resolved, trainings = resolver.resolve(self.options.only)
                 self.run.set_resolved(resolved)
                 self._measure(list(resolved.cells(self.options.only)))
             if self.suite.evaluations.escalate:
@@ -230,8 +230,7 @@ class _Job:
         for cell in cells:
             self._done[cell.label] = sum(1 for task in cell.tasks() if self.store.has(task.key))
             self.display.begin(cell.label, cell.count, self._done[cell.label])
-            models = [ref for ref in (cell.model, cell.baseline, cell.surrogate) if ref is not None]
-            unmade = any(ref.training and ref.weights is None for ref in models)
+            unmade = any(ref.training and ref.weights is None for ref in cell.models)
             if unmade or (cell.fit and cell.fit.state is None):
                 self._give_up(cell)
             else:

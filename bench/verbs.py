@@ -254,7 +254,7 @@ def show(rows: Sequence[Row], shown: View, form: str) -> None:
 
 def describe_plan(suite: Suite, output: Path, only: str | None) -> str:
     """The tasks of a suite, what of them stands in the store, and how long the rest may take on one worker."""
-    resolved, trainings = engine.plan(suite, output)
+    resolved, trainings = engine.plan(suite, output, only)
     store, timings = runs.Run(output, resolved.submission).store, Timings(output / "timings.json")
     cells = list(resolved.cells(only))
     lines = [f"{'train' if isinstance(task, TrainTask) else 'fit'} {task.label}" for task in trainings]
