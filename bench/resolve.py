@@ -1,6 +1,6 @@
 """From names to content: digests of weights, data and source. What a plan is made of."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -73,14 +73,21 @@ class Resolver:
             datasets=tuple(self._dataset(spec) for spec in self.suite.datasets),
             evaluations=self._evaluations(),
         )
-        cells = {cell.label: cell for cell in resolved.cells(only)}
-        needed = {ref.label for cell in cells.values() for ref in cell.models}
+        fits: list[Fit] = []
+        fittings: dict[str, FitTask] = {}
+        for fit, task in self._fits(resolved):
+            fits.append(fit)
+            if task:
+                fittings[task.key] = task
+        resolved = resolved.model_copy(update={"fits": tuple(fits)})
+        cells = list(resolved.cells(only))
+        needed = {ref.label for cell in cells for ref in cell.models}
         todo: dict[str, TrainTask | FitTask] = {}
         for ref, weights in found:
             if weights.todo and ref.label in needed:
                 todo.setdefault(weights.todo.key, weights.todo)
-        fits = tuple(self._fits(resolved, cells, todo))
-        return Resolved(**{**dict(resolved), "fits": fits}), list(todo.values())  # a copy would remember the cells
+        todo |= {cell.fit.key: fittings[cell.fit.key] for cell in cells if cell.fit and cell.fit.key in fittings}
+        return resolved, list(todo.values())
 
     def escalated(self, resolved: Resolved, cells: Iterable[Cell]) -> Resolved:
         """The suite with the attacks that the records of its own evaluations call for (bench.escalation)."""
@@ -228,8 +235,8 @@ class Resolver:
             )  # fmt: skip
         return tuple(found)
 
-    def _fits(self, resolved: Resolved, cells: Collection[str], todo: dict[str, TrainTask | FitTask]) -> Iterator[Fit]:
-        """What is learnt about each model, done or not; what can be done now for these cells is added to `todo`."""
+    def _fits(self, resolved: Resolved) -> Iterator[tuple[Fit, FitTask | None]]:
+        """What is learnt about each model, done or not, with what can be done for it now."""
         evaluations = {ref.label: ref for ref in resolved.evaluations}
         for learner, labels in self._learners():
             for spec, attacked in zip(self.suite.datasets, resolved.datasets, strict=True):
@@ -241,10 +248,8 @@ class Resolver:
                     )
                 for model in resolved.models:
                     fit, task = self._fit(model, data, evaluations[learner.name])
-                    if task and any(f"{model.label}/{spec.name}/{label}" in cells for label in labels):
-                        todo.setdefault(task.key, task)
                     for label in labels:
-                        yield fit.model_copy(update={"dataset": spec.name, "evaluation": label})
+                        yield fit.model_copy(update={"dataset": spec.name, "evaluation": label}), task
 
     def _learners(self) -> Iterator[tuple[AttackSpec | DetectorSpec, list[str]]]:
         """What has to be fitted, and the labels of the evaluations that it is fitted for."""
