@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from adapters.family import Family, FamilyTraining, tensors
+from adapters.family import Family, FamilyTraining, check_net, tensors
 from adapters.recipe import CHECKPOINT, Recipe
 from adapters.reference_training import own_random_numbers
 from adapters.torch_classifier import TorchClassifier, load_state, state_from_bytes, state_to_bytes
@@ -44,11 +44,7 @@ class Derived(Family):
 
     @model_validator(mode="after")
     def _of_a_net_that_it_can_compress(self) -> "Derived":
-        with torch.device("meta"):  # layers and shapes, without numbers
-            try:
-                self.check(self.original().net())
-            except PluginError as problem:
-                raise ValueError(f"model: {problem}") from None
+        check_net(self.original(), self.check)
         return self
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """What the model families have in common: data to train on, a recipe, and a training that resumes."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -113,6 +113,18 @@ class FamilyTraining(Training):
             net = self.model.net()
             self.model.fit(net, x, y, samples, seed=seed, report=report, teacher=teacher)
         return state_to_bytes(self.model.stored(net))
+
+
+def check_net(model: Family, check: Callable[[nn.Module], object]) -> None:
+    """Let `check` look at a model's net before anything is trained: layers and shapes, without numbers.
+
+    Raises ValueError, as pydantic wants it, where `check` raises PluginError.
+    """
+    with torch.device("meta"):
+        try:
+            check(model.net())
+        except PluginError as problem:
+            raise ValueError(f"model: {problem}") from None
 
 
 def tensors(samples: Samples, input_shape: tuple[int, ...], classes: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adapters.binarised_nets import BinaryWeightLinear, ScaledBinaryConv2d, StochasticConv2d
 from adapters.derived import Derivation, Derived
-from adapters.family import Family
+from adapters.family import Family, check_net
 from adapters.packed_kernels import kernels, pack_weights
 from adapters.reference_nets import BinaryConv2d, Sign, sign
 from adapters.torch_classifier import TorchClassifier, check_input, check_output, no_rows
@@ -43,13 +43,8 @@ class Packed(Derived):
 
     @model_validator(mode="after")
     def _of_a_net_that_has_bits(self) -> "Packed":
-        original = self.original()
-        if isinstance(original, Family):
-            with torch.device("meta"):  # layers and shapes, without numbers
-                try:
-                    binary_layers(original.net())
-                except PluginError as problem:
-                    raise ValueError(f"model: {problem}") from None
+        if isinstance(original := self.original(), Family):
+            check_net(original, binary_layers)
         return self
 
     def build(self, weights: bytes | None) -> "PackedClassifier":
