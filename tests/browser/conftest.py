@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException, TimeoutException
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 Browser = webdriver.Chrome
@@ -40,6 +42,26 @@ def chromium(profile: Path, *flags: str) -> Iterator[Browser]:
         yield started
     finally:
         started.quit()
+
+
+def until(browser: Browser, true: Callable[[], object], seconds: float = 30) -> None:
+    """Waits until it holds: a page answers a click or a key in its own time, and swaps elements as it does."""
+    gone = (NoSuchElementException, StaleElementReferenceException)
+    WebDriverWait(browser, seconds, 0.05, ignored_exceptions=gone).until(lambda _: true())
+
+
+def press(browser: Browser, selector: str, by: str = By.CSS_SELECTOR) -> None:
+    """Clicks what may be drawn anew between being found and being clicked."""
+    until(browser, lambda: browser.find_element(by, selector).click() is None)
+
+
+def becomes(browser: Browser, look: Callable[[], object], wanted: object, seconds: float = 30) -> None:
+    """Waits until `look` sees what is wanted, and says what it saw last where it never does."""
+    seen: list[object] = []
+    try:
+        until(browser, lambda: seen.append(look()) or seen[-1] == wanted, seconds)
+    except TimeoutException:
+        assert seen[-1:] == [wanted]
 
 
 @pytest.fixture(scope="session")

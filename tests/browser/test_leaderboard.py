@@ -13,7 +13,7 @@ from bench import results, verbs
 from bench.metrics.intervals import wilson
 from bench.records import Metric, Row
 from reports.leaderboard import View, render
-from tests.browser.conftest import Browser
+from tests.browser.conftest import Browser, becomes, press, until
 from tests.reports.boards import board
 from tests.reports.lab import EVALUATIONS, LAYERS, SWEEP, made_run
 
@@ -29,8 +29,16 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def models(browser: Browser) -> list[str]:
-    board = browser.find_element(By.CSS_SELECTOR, ".board")  # the first: below it stands the table of detectors
-    return [row.get_attribute("data-model") or "" for row in board.find_elements(By.CSS_SELECTOR, "tbody tr")]
+    first = "document.querySelector('.board')"  # below it stands the table of detectors
+    return browser.execute_script(f"return [...{first}.querySelectorAll('tbody tr')].map((row) => row.dataset.model)")
+
+
+def shows(browser: Browser, *wanted: str) -> None:
+    becomes(browser, lambda: models(browser), list(wanted))
+
+
+def title(browser: Browser) -> str:
+    return browser.find_element(By.TAG_NAME, "h1").text
 
 
 def heading(browser: Browser, text: str) -> WebElement:
@@ -48,28 +56,28 @@ def errors(browser: Browser) -> list[str]:
 
 def test_a_click_sorts_best_first_and_a_key_turns_the_order(opened: Open, book: Path) -> None:
     browser = opened(book)
-    assert models(browser) == ["strong", "middling", "weak"]
+    shows(browser, "strong", "middling", "weak")
     heading(browser, "latency").find_element(By.CSS_SELECTOR, ".dt-column-title").click()
-    assert models(browser) == ["weak", "middling", "strong"]
-    assert heading(browser, "latency").get_attribute("aria-sort") == "ascending"
+    shows(browser, "weak", "middling", "strong")
+    becomes(browser, lambda: heading(browser, "latency").get_attribute("aria-sort"), "ascending")
     heading(browser, "latency").find_element(By.CSS_SELECTOR, "[role=button]").send_keys(Keys.ENTER)
-    assert models(browser) == ["strong", "middling", "weak"]
+    shows(browser, "strong", "middling", "weak")
     assert errors(browser) == []
 
 
 def test_filters_leave_the_models_and_the_columns_that_were_asked_for(opened: Open, book: Path) -> None:
     browser = opened(book)
     choose(browser, "family", "small_cnn_pruned")
-    assert models(browser) == ["weak"]
-    assert browser.find_element(By.CSS_SELECTOR, ".filters output").text == "1 row"
+    shows(browser, "weak")
+    becomes(browser, lambda: browser.find_element(By.CSS_SELECTOR, ".filters output").text, "1 row")
     choose(browser, "family", "all")
     choose(browser, "realisation", "simulated")
-    assert models(browser) == ["middling"]
+    shows(browser, "middling")
     browser.find_element(By.CSS_SELECTOR, ".filters [type=reset]").click()
     browser.find_element(By.NAME, "search").send_keys("stro")
-    assert models(browser) == ["strong"]
-    browser.find_element(By.LINK_TEXT, "strong").click()  # leaving the search box must not swallow it
-    assert browser.find_element(By.TAG_NAME, "h1").text.startswith("strong")
+    shows(browser, "strong")
+    press(browser, "strong", By.LINK_TEXT)  # leaving the search box must not swallow it
+    until(browser, lambda: title(browser).startswith("strong"))
     assert errors(browser) == []
 
 
@@ -81,22 +89,21 @@ def test_both_pictures_are_drawn_and_follow_the_choices(opened: Open, book: Path
     assert curves[0]["data"][0]["x"] == 0
     assert {point["model"] for one in pareto for point in one["data"]} <= {"strong", "middling", "weak"}
     Select(browser.find_element(By.CSS_SELECTOR, ".robustness select")).select_by_value("linf/fgsm")
-    again, *_ = browser.execute_script(drawn)
-    assert again[0]["data"] != curves[0]["data"]
+    until(browser, lambda: browser.execute_script(drawn)[0][0]["data"] != curves[0]["data"])
     assert errors(browser) == []
 
 
 def test_a_model_s_name_opens_its_card_and_the_card_leads_back(opened: Open, book: Path) -> None:
     browser = opened(book)
-    browser.find_element(By.LINK_TEXT, "middling").click()
-    assert browser.find_element(By.TAG_NAME, "h1").text.startswith("middling")
+    press(browser, "middling", By.LINK_TEXT)
+    until(browser, lambda: title(browser).startswith("middling"))
     text = browser.find_element(By.TAG_NAME, "main").text
     assert "--only 'middling/digits/*'" in text
     assert "float arithmetic stands in" in text
     picture = "return document.querySelector('img').naturalWidth"
-    assert browser.execute_script(picture) > 400
-    browser.find_element(By.LINK_TEXT, "leaderboard").click()
-    assert "lab" in browser.title
+    until(browser, lambda: browser.execute_script(picture) > 400)
+    press(browser, "leaderboard", By.LINK_TEXT)
+    until(browser, lambda: "lab" in browser.title)
     assert errors(browser) == []
 
 
@@ -171,13 +178,15 @@ def test_a_threat_model_leaves_its_own_columns_and_a_data_set_its_own_table(open
     page.write_text(render(board(), View("s"), "html"), encoding="utf-8")
     browser = opened(page)
     choose(browser, "dataset", "digits")
+    until(browser, lambda: not browser.find_element(By.ID, "section-2").is_displayed())
     assert browser.find_element(By.ID, "section-1").is_displayed()
-    assert not browser.find_element(By.ID, "section-2").is_displayed()
+    headings = "return document.querySelector('.board thead tr').innerText"
+    assert "Median distance" in browser.execute_script(headings)
     choose(browser, "norm", "linf")
-    shown = [one.text for one in browser.find_elements(By.CSS_SELECTOR, ".board thead tr:first-child th")]
-    assert "Median distance" not in " ".join(shown)
-    assert "Worst case" in " ".join(shown)
-    assert "Cost" in " ".join(shown)
+    until(browser, lambda: "Median distance" not in browser.execute_script(headings))
+    shown = browser.execute_script(headings)
+    assert "Worst case" in shown
+    assert "Cost" in shown
     assert errors(browser) == []
 
 
@@ -200,19 +209,18 @@ def test_budgets_and_families_are_drawn_and_follow_filters_and_choices(opened: O
     assert costs == sorted(costs)
     assert len(costs) == 3 - 1, "the simulated latency of one model is not compared"
     Select(browser.find_element(By.CSS_SELECTOR, ".sweeps select")).select_by_index(2)
-    again = [one for one in browser.execute_script(sets, ".sweeps") if one["label"]]
-    assert again[0]["data"] != curves[0]["data"]
+    until(browser, lambda: browser.execute_script(sets, ".sweeps")[0]["data"] != curves[0]["data"])
     browser.find_element(By.NAME, "search").send_keys("stro")
-    WebDriverWait(browser, 5).until(lambda b: len(b.execute_script(sets, ".sweeps")) == 3)
+    becomes(browser, lambda: len(browser.execute_script(sets, ".sweeps")), 3)
     assert errors(browser) == []
 
 
 def test_a_card_with_examples_and_layers_is_without_fault(opened: Open, drawn: Path, browser: Browser) -> None:
     opened(drawn)
-    browser.find_element(By.LINK_TEXT, "weak").click()
-    sizes = browser.execute_script("return [...document.querySelectorAll('img')].map((one) => one.naturalWidth)")
-    assert len(sizes) == 2
-    assert min(sizes) > 400
+    press(browser, "weak", By.LINK_TEXT)
+    until(browser, lambda: title(browser).startswith("weak"))
+    sizes = "return [...document.querySelectorAll('img')].map((one) => one.naturalWidth > 400)"
+    becomes(browser, lambda: browser.execute_script(sizes), [True, True])
     assert "conv1" in browser.find_element(By.CSS_SELECTOR, "[aria-labelledby=layers]").text
     browser.execute_cdp_cmd("Runtime.evaluate", {"expression": AXE.read_text(encoding="utf-8")})
     found = browser.execute_async_script("axe.run().then(arguments[arguments.length - 1])")

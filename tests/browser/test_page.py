@@ -1,7 +1,6 @@
 """The page of the service in a real browser, with a real face behind it."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,13 +8,12 @@ import pytest
 import yaml
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
 
 from bench.runs import Run
 from bench.service.access import Role
 from bench.service.database import State, Submission
 from bench.service.face import face
-from tests.browser.conftest import Browser
+from tests.browser.conftest import Browser, becomes, press, until
 from tests.browser.test_leaderboard import AXE, errors
 from tests.service.house import House, house, serving
 from tests.service.test_intake import SUITE
@@ -42,17 +40,13 @@ def page(browser: Browser, house: House) -> Iterator[Browser]:
     browser.get("about:blank")
 
 
-def until(browser: Browser, true: object) -> None:
-    WebDriverWait(browser, 20, 0.05).until(lambda _: true())  # type: ignore[operator]
-
-
 def at(browser: Browser, name: str) -> WebElement:
     return browser.find_element(By.ID, name)
 
 
 def enter(browser: Browser, token: str) -> None:
     at(browser, "token").send_keys(token)
-    browser.find_element(By.CSS_SELECTOR, "#door button").click()
+    press(browser, "#door button")
     until(browser, lambda: at(browser, "inside").is_displayed())
 
 
@@ -86,7 +80,7 @@ def test_a_suite_is_chosen_and_its_progress_is_seen_as_it_happens(house: House, 
     assert at(page, "bar").get_attribute("value") == "3"
     assert "<img src=x onerror=alert(1)> starts" in at(page, "story").text
     assert page.find_elements(By.CSS_SELECTOR, "#story img") == []
-    page.find_element(By.XPATH, "//p[@id='actions']/button[text()='cancel']").click()
+    press(page, "//p[@id='actions']/button[text()='cancel']", By.XPATH)
     until(page, lambda: house.queue.get(row.id).wish == "cancel")
     until(page, lambda: "cancel is on its way" in at(page, "facts").text)
     house.work.end(row.id, State.CANCELED)
@@ -135,9 +129,9 @@ def test_the_leaderboard_opens_by_a_link_that_needs_no_token(house: House, page:
     (run.folder / "status.json").write_text("{}")
     (run.reports / "leaderboard.html").write_text("<title>the board</title><script>document.title += '!'</script>")
     enter(page, token)
-    page.find_element(By.CSS_SELECTOR, f"[data-id='{row.id}']").click()
+    press(page, f"[data-id='{row.id}']")
     until(page, lambda: page.find_elements(By.XPATH, "//p[@id='actions']/button[text()='leaderboard']"))
-    page.find_element(By.XPATH, "//p[@id='actions']/button[text()='leaderboard']").click()
+    press(page, "//p[@id='actions']/button[text()='leaderboard']", By.XPATH)
     until(page, lambda: page.title == "the board!")
     assert "?key=" in page.current_url
     page.back()
@@ -146,7 +140,7 @@ def test_the_leaderboard_opens_by_a_link_that_needs_no_token(house: House, page:
 
 def test_a_wrong_token_stays_outside_and_leaving_forgets_the_right_one(house: House, page: Browser):
     at(page, "token").send_keys("gauntlet_wrong")
-    page.find_element(By.CSS_SELECTOR, "#door button").click()
+    press(page, "#door button")
     until(page, lambda: at(page, "problem").is_displayed())
     assert not at(page, "inside").is_displayed()
     assert "gauntlet tokens create" in at(page, "problem").text
@@ -154,10 +148,10 @@ def test_a_wrong_token_stays_outside_and_leaving_forgets_the_right_one(house: Ho
     assert not at(page, "drop").is_displayed(), "a reader has nothing to hand in"
     page.refresh()
     until(page, lambda: at(page, "inside").is_displayed())
-    page.find_element(By.CSS_SELECTOR, "#me button").click()
-    assert page.execute_script("return sessionStorage.length") == 0
+    press(page, "#me button")
+    becomes(page, lambda: page.execute_script("return sessionStorage.length"), 0)
     page.refresh()
-    time.sleep(0.3)
+    until(page, lambda: page.execute_script("return document.documentElement.dataset.ready"))
     assert at(page, "door").is_displayed()
     assert not at(page, "inside").is_displayed()
 
@@ -169,9 +163,9 @@ def test_whoever_is_thrown_out_is_told_why(house: House, page: Browser):
     until(page, lambda: at(page, "door").is_displayed())  # nobody pressed anything
     assert "unknown, expired or revoked. ask an administrator" in at(page, "problem").text
     assert not at(page, "inside").is_displayed()
-    assert page.execute_script("return sessionStorage.length") == 0
+    becomes(page, lambda: page.execute_script("return sessionStorage.length"), 0)
     at(page, "token").send_keys("gauntlet_\u00fc\u2603")
-    page.find_element(By.CSS_SELECTOR, "#door button").click()
+    press(page, "#door button")
     until(page, lambda: "This is no token" in at(page, "problem").text)
 
 
@@ -179,7 +173,7 @@ def test_a_service_that_went_away_is_told_and_taken_back_once_it_answers(house: 
     row, _ = house.queue.submit("lonely", "s", "t") if house.token("lonely") else (None, False)
     assert row is not None
     enter(page, house.token("lonely"))
-    page.find_element(By.CSS_SELECTOR, f"[data-id='{row.id}']").click()
+    press(page, f"[data-id='{row.id}']")
     until(page, lambda: "queued" in at(page, "facts").text)
     assert not at(page, "away").is_displayed()
     broken = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
@@ -202,7 +196,7 @@ def test_more_than_a_page_can_be_reached_and_long_names_leave_the_state_in_sight
         house.queue.cancel(each)
     enter(page, token)
     shown = lambda: len(page.find_elements(By.CSS_SELECTOR, "#queue tr"))  # noqa: E731
-    assert shown() == 100
+    becomes(page, shown, 100)
     more = at(page, "more")
     while more.is_displayed():
         before = shown()
@@ -222,7 +216,7 @@ def test_axe_finds_no_fault_of_accessibility(house: House, page: Browser, scheme
     token = house.token("axe")
     row, _ = house.queue.submit("axe", "s", "name: s\n")
     enter(page, token)
-    page.find_element(By.CSS_SELECTOR, f"[data-id='{row.id}']").click()
+    press(page, f"[data-id='{row.id}']")
     until(page, lambda: "queued" in at(page, "facts").text)
     page.execute_cdp_cmd("Runtime.evaluate", {"expression": AXE.read_text(encoding="utf-8")})
     found = page.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
@@ -237,7 +231,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(house: House, page: Browser
     token = house.token("phone")
     row, _ = house.queue.submit("phone", "s", "name: s\n")
     enter(page, token)
-    page.find_element(By.CSS_SELECTOR, f"[data-id='{row.id}']").click()
+    press(page, f"[data-id='{row.id}']")
     until(page, lambda: "queued" in at(page, "facts").text)
     wide = page.execute_script("return document.documentElement.scrollWidth")
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
