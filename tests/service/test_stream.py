@@ -1,16 +1,20 @@
 """Streams of events: who gets how many, and how long."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 import requests
+from sqlalchemy import delete
 
 from bench.client import ServiceError
 from bench.service import stream
 from bench.service.access import Role
+from bench.service.database import Event, Submission
 from bench.service.face import face
+from bench.service.retention import Days, Retention
 from tests.service.house import PATIENCE, House, house, serving
 
 __all__ = ["house"]  # a fixture
@@ -109,3 +113,42 @@ def test_a_face_that_ends_ends_its_streams_and_does_not_wait_for_them(house: Hou
     rest = b"".join(content)  # it ends as it should: nothing is cut off in the middle
     assert b"queued" in rest
     house.queue.cancel(row.id)
+
+
+def test_who_goes_on_after_events_that_are_kept_no_longer_gets_what_there_is(house: House):
+    """The submission as it is now, and what happened since; then the stream ends as ever."""
+    token = house.token("slow")
+    row, _ = house.queue.submit("slow", "s", "name: s\n")
+    house.queue.cancel(row.id)
+    last = house.queue.events(row.id)[-1].id
+    house.queue.retry(row.id)
+    days, later = Days(events=1), lambda: time.time() + 3 * 86400
+    house.queue.cancel(row.id)
+    other, _ = house.queue.submit("slow", "s", "name: s\n")
+    Retention(house.database, days, house.folder, later).forget(threading.Event())
+    assert house.queue.events(row.id) == []
+    url, headers = f"{house.url}/v1/submissions/{row.id}/events", {"Authorization": f"Bearer {token}"}
+    for after in (0, last, 2**31 - 1):
+        answer = requests.get(url, headers={**headers, "Last-Event-ID": str(after)}, timeout=20)
+        lines = answer.text.split("\n")
+        assert (answer.status_code, lines[0]) == (200, "event: progress")
+        assert json.loads(lines[1].removeprefix("data: "))["state"] == "canceled"
+        assert len(lines) == 4, "nothing else, and it has ended"
+    house.queue.retry(row.id)
+    house.queue.cancel(row.id)
+    answer = requests.get(url, headers={**headers, "Last-Event-ID": str(last)}, timeout=20)
+    told = [json.loads(line[6:]).get("text") for line in answer.text.split("\n") if line.startswith("data: ")]
+    assert told == ["queued", "canceled", None]
+    house.queue.cancel(other.id)
+
+
+def test_a_stream_of_a_submission_that_is_removed_ends(house: House):
+    token = house.token("watcher")
+    row, _ = house.queue.submit("watcher", "s", "name: s\n")
+    content = opened(house, token, row.id).iter_content(1)
+    assert next(content)
+    with house.database.writing() as session:
+        for table, key in ((Event, Event.submission), (Submission, Submission.id)):
+            session.execute(delete(table).where(key == row.id))
+    assert b"queued" in b"".join(content), "and it was not cut off in the middle"
+    assert opened(house, token, row.id).status_code == 404
