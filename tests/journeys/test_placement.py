@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.journeys.conftest import Project
+from tests.journeys.conftest import PATIENCE, Project
 
 TRACING = '''
 import json, os, time
@@ -73,6 +73,7 @@ sys.exit(done.returncode)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_nothing_else_runs_beside_a_timing_while_the_other_node_attacks_and_the_node_is_given_back(
     project: Project, tmp_path: Path
 ) -> None:
@@ -94,7 +95,7 @@ def test_nothing_else_runs_beside_a_timing_while_the_other_node_attacks_and_the_
         env={**project.environment(), "TRACE": str(file), "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=PATIENCE,
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stderr[-3000:]
