@@ -60,10 +60,10 @@ def test_detectors_and_a_model_that_refuses_give_the_same_bytes_on_one_worker_an
     gate.mkdir()
     words = ("run", "suite.yaml", "--output", "two", "--workers", "2", "--set", "resources.timeout=3600")
     with project.started(*words, gate=gate) as victim:
-        victim.reach(lambda: len(made("two")) >= len(made("one")) - 2)  # all but `last`, of either model
+        victim.reach(lambda: len(made("two")) >= 3)  # the models' own two, and a first fit
         victim.signal(signal.SIGKILL)
     kept = made("two")
-    assert len(kept) == len(made("one")) - 2
+    assert 3 <= len(kept) <= len(made("one")) - 2, "`last` waits at the gate for either model"
 
     project.environment = lambda: {**os.environ, PAUSE: "1.3"}  # type: ignore[method-assign]
     document = project.run("two", "--workers", "2", code=1)
