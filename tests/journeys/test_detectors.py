@@ -58,8 +58,7 @@ def test_detectors_and_a_model_that_refuses_give_the_same_bytes_on_one_worker_an
 
     gate = tmp_path / "gate"
     gate.mkdir()
-    words = ("run", "suite.yaml", "--output", "two", "--workers", "2", "--set", "resources.timeout=3600")
-    with project.started(*words, gate=gate) as victim:
+    with project.started("run", "suite.yaml", "--output", "two", "--workers", "2", gate=gate) as victim:
         victim.reach(lambda: len(made("two")) >= 3)  # the models' own two, and a first fit
         victim.signal(signal.SIGKILL)
     kept = made("two")
