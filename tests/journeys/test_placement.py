@@ -85,7 +85,7 @@ def test_nothing_else_runs_beside_a_timing_while_the_other_node_attacks_and_the_
         "models": [{"name": "means", "adapter": "lab_means"}],
         "datasets": [{"dataset": "lab_digits", "limit": 480}],
         "evaluations": {"attacks": [{"attack": "traced", "norm": "linf", "epsilons": [0.1]}], "probes": ["timed"]},
-        "resources": {"batch_size": 4},
+        "resources": {"batch_size": 2},  # of which there are two minutes, while the timings take some 15 s
     }
     (project.folder / "suite.yaml").write_text(yaml.safe_dump(suite))
     file = tmp_path / "trace.jsonl"

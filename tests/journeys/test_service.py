@@ -25,7 +25,7 @@ SUITES = {
         "models": [{"name": "cnn", "adapter": "small_cnn"}],
         "datasets": [{"dataset": "digits", "limit": 300}],
         "evaluations": {
-            "attacks": [{"attack": "pgd", "norm": "linf", "epsilons": [0.05, 0.1], "args": {"steps": 40}}],
+            "attacks": [{"attack": "pgd", "norm": "linf", "epsilons": [0.05, 0.1], "args": {"steps": 200}}],
             "probes": ["parameters"],
         },
         "resources": {"batch_size": 10},
