@@ -16,7 +16,7 @@ def test_what_a_run_kept_is_a_data_set_and_is_replayed_on_another_model_and_who_
 ):
     small = [{"dataset": "lab_digits", "limit": 100}]
     project.suite(datasets=small, evaluations={"attacks": [ATTACK]})
-    [row] = project.run()["rows"]
+    [row] = project.run("out", "--workers", "1")["rows"]
     metrics = {name: metric["value"] for name, metric in row["metrics"].items()}
     assert metrics["robust_accuracy/linf/pgd/0.1"] <= metrics["robust_accuracy_8bit/linf/pgd/0.1"]
 

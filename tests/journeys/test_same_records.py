@@ -47,7 +47,7 @@ def test_three_workers_stopped_by_ctrl_c_and_then_killed_give_the_bytes_of_one_u
 
 
 def test_another_batch_size_gives_the_same_verdicts(alone: Project):
-    alone.run("wide", "--batch-size", "256")
+    alone.run("wide", "--workers", "1", "--batch-size", "256")
     for name in ("one", "wide"):
         alone.records(name)
     narrow, wide = (

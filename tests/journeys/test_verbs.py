@@ -32,7 +32,7 @@ def test_a_model_registered_by_name_is_benchmarked_by_that_name(project: Project
     assert (line["name"], line["version"], line["adapter"]) == ("shelf", 1, "lab_means")
     assert json.loads(project.here("models", "show", "shelf", "--output", "out"))["adapter"] == "lab_means"
     project.suite(models=[{"name": "direct", "adapter": "lab_means"}, {"name": "shelved", "registered": "shelf/1"}])
-    rows = {row["model"]: row for row in project.run()["rows"]}
+    rows = {row["model"]: row for row in project.run("out", "--workers", "1")["rows"]}
     assert rows["shelved"]["failures"] == []
     assert rows["shelved"]["metrics"] == rows["direct"]["metrics"]
     project.here("models", "remove", "shelf", "--output", "out")
@@ -133,7 +133,7 @@ def test_a_damaged_store_is_noticed_repaired_and_measured_again(finished: Finish
     assert "1 damaged files" in project.here("store", "verify", "--output", "out", code=4)
     assert "verify --repair" in project.here("leaderboard", "out", code=4)
     project.here("store", "verify", "--repair", "--output", "out")
-    project.run()
+    project.run("out", "--workers", "1")
     assert project.records() == before
     shutil.rmtree(project.folder / "out" / "runs")
     assert "files were removed" in project.here("store", "gc", "--output", "out")
