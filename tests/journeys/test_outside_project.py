@@ -65,9 +65,9 @@ def test_a_typo_ends_with_code_2_before_any_work_and_names_the_place(project: Pr
 
 def test_a_module_that_does_not_import_is_an_error_that_names_it(project: Project):
     (project.folder / "lab.py").write_text("import nosuchmodule\n")
-    done = project.gauntlet("validate", "suite.yaml", code=2)
-    assert "lab.py" in done.stderr
-    assert "nosuchmodule" in done.stderr
+    said = project.here("validate", "suite.yaml", code=2)
+    assert "lab.py" in said
+    assert "nosuchmodule" in said
 
 
 def test_an_unknown_run_names_the_nearest_one(project: Project):
