@@ -213,7 +213,7 @@ def upgrade(output: Output = OUTPUT, url: Url = None) -> None:
 def create_token(
     user: str,
     role: Annotated[str, typer.Option(help="reader, submitter, maintainer or admin; the user gets it")],
-    scope: Annotated[list[str], typer.Option(help="read, submit, control, register, audit; default: all")] = [],
+    scope: Annotated[list[str], typer.Option(help="read, submit, control, register, extend, audit; default: all")] = [],
     days: Annotated[float, typer.Option(help="until it expires")] = 90,
     note: Annotated[str, typer.Option(help="what it is for")] = "",
     output: Output = OUTPUT,
