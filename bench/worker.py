@@ -125,7 +125,7 @@ class Worker:
         exact_arithmetic()
 
     def run(self, task: Task, sources: Sequence[plugins.Source] = ()) -> Outcome:
-        """Never raises what a plugin raised: a failure is an answer. sources: modules that it needs beside the others."""
+        """Never raises what a plugin raised: a failure is an answer. sources: modules that this task needs, too."""
         torch.set_num_threads(task.cell.threads)
         return self._guarded(lambda: encode(self._measure(task), device_name(self.device)), task.cell.model, sources)
 

@@ -50,7 +50,10 @@ class Reporter:
                 self._turn.release()
 
     def draw(self, submission: str, stop: Callable[[], bool], sources: Sequence[Source] = ()) -> None:
-        """Write a submission's leaderboard. sources: installed modules that it has to load for it. Raises Stopped as soon as `stop` says so, and GauntletError."""
+        """Write a submission's leaderboard. sources: installed modules that it needs, which are loaded first.
+
+        Raises Stopped as soon as `stop` says so, and GauntletError.
+        """
         self._ask({"verb": "draw", "submission": submission, "modules": _pinned(sources)}, stop)
 
     def publish(

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib.metadata import packages_distributions
 from typing import Any
 
 from sqlalchemy import select, text
@@ -82,6 +83,10 @@ def look(name: str) -> tuple[str, Brings]:
     if top in sys.stdlib_module_names or top in PACKAGES:
         of = "Gauntlet" if top in PACKAGES else "Python"
         raise Refused(400, f"module '{name}' is a part of {of}", "name one that was installed beside it")
+    try:
+        plugins.installed_digest(name)
+    except PluginError as problem:
+        raise Refused(400, problem.message + did_you_mean(top, packages_distributions()), problem.hint) from None
     try:
         told = apart("module", {"module": name}, seconds=SECONDS, doing="importing it", hint="does it work at import?")
     except Refused as refused:

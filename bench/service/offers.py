@@ -1,12 +1,11 @@
 """What plugins are and take, as somebody is told who may name them in a suite from the network."""
 
 import re
-from importlib.metadata import packages_distributions
 from typing import Any
 
 from bench import plugins
 from bench.contracts import REGISTRIES, Plugin
-from bench.errors import PluginError, did_you_mean
+from bench.errors import PluginError
 from bench.plugins import Source
 from bench.service.database import Brings
 from bench.service.intake import places
@@ -36,10 +35,7 @@ def brought(module: str) -> tuple[str, Brings]:
     registers what another package defines.
     """
     top, known = module.partition(".")[0], {kind: set(registry) for kind, registry in REGISTRIES.items()}
-    try:
-        digest = plugins.installed_digest(module)
-    except PluginError as problem:
-        raise PluginError(problem.message + did_you_mean(top, packages_distributions()), problem.hint) from None
+    digest = plugins.installed_digest(module)
     plugins.load_source(Source(module, "", {}, pinned=digest))
     found: Brings = {}
     for kind, registry in REGISTRIES.items():
