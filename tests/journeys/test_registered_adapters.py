@@ -1,4 +1,4 @@
-"""Somebody's module at the service: registered by an administrator, named by a user, retired. Nobody restarts anything."""
+"""Somebody's module at the service: registered by an administrator, named by a user, retired, without a restart."""
 
 import time
 from collections.abc import Iterator
