@@ -249,7 +249,7 @@ def prune(
 def create_token(
     user: str,
     role: Annotated[str, typer.Option(help="reader, submitter, maintainer or admin; the user gets it")],
-    scope: Annotated[list[str], typer.Option(help="read, submit, control, register, audit; default: all")] = [],
+    scope: Annotated[list[str], typer.Option(help="read, submit, control, register, extend, audit; default: all")] = [],
     days: Annotated[float, typer.Option(help="until it expires")] = 90,
     note: Annotated[str, typer.Option(help="what it is for")] = "",
     output: Output = OUTPUT,

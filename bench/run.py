@@ -59,8 +59,12 @@ class Workforce(Protocol):
         progress: Callable[[str, int, int], None],
         canceled: Callable[[], bool],
         alone: bool,
+        sources: Sequence[Source],
     ) -> None:
-        """Until every job has ended. Jobs are asked for, and the sink is told, by one other thread. Raises Canceled."""
+        """Until every job has ended. Jobs are asked for, and the sink is told, by one other thread. Raises Canceled.
+
+        sources: modules that workers load for them.
+        """
 
     def hardware(self, resources: Resources, canceled: Callable[[], bool]) -> Fingerprint:
         """Of the nodes where timings of such workers will be made; waits for one. Raises Canceled."""
@@ -279,7 +283,7 @@ class _Job:
         if self.workforce is not None:
             self.workforce.dispatch(
                 jobs, sink, resources=self.suite.resources, progress=self._told, canceled=self.stop,
-                alone=alone is not None,
+                alone=alone is not None, sources=self.sources,
             )  # fmt: skip
             return
         joined = self.cluster

@@ -39,6 +39,9 @@ BUSY = 30.0  # seconds that a transaction waits for another one on SQLite
 AWAY = (OperationalError, InterfaceError)  # what it raises that is away, or busy; any other refusal is a bug
 
 
+Brings = dict[str, dict[str, Any]]  # what a module registers: kind, name, and what bench.service.offers says of it
+
+
 class State(StrEnum):
     """What has become of a submission."""
 
@@ -159,6 +162,22 @@ class Upload(Base):
     model: Mapped[str | None] = mapped_column(String(120), index=True)  # NAME/VERSION
     created: Mapped[float]
     touched: Mapped[float]
+
+
+class Module(Base):
+    """An installed module whose plugins suites from the network may name. A retired one keeps its names."""
+
+    __tablename__ = "modules"
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)  # dotted
+    digest: Mapped[str] = mapped_column(String(32))  # bench.plugins.installed_digest, when it was registered
+    brings: Mapped[Brings] = mapped_column(JSON)
+    owner: Mapped[str] = mapped_column(ForeignKey("users.name"))  # who registered it
+    registered: Mapped[float]
+    retired: Mapped[float | None]
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """Kind and name of each plugin."""
+        return ((kind, name) for kind, named in self.brings.items() for name in named)
 
 
 class Usage(Base):

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from bench.dispatch import Canceled
 from bench.jobs import AnyJob
 from bench.placement import Share
+from bench.plugins import Source
 from bench.service.tickets import Sink, Stream, Ticket
 from bench.suite import Resources
 from bench.worker import Failed, Measured, Outcome
@@ -69,16 +70,18 @@ class FairQueue:
         progress: Callable[[str, int, int], None],
         canceled: Callable[[], bool],
         alone: bool,
+        sources: Sequence[Source] = (),
         abandoned: Callable[[], bool] = lambda: False,
         waits: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Until every job has ended. Raises Canceled, and whatever the jobs or the sink raise.
 
         After Canceled, the sink may be told of tasks that were on workers; abandoned: whether these should not go on.
-        waits: told what kind of node its tasks wait for, and with nothing once they do not.
+        waits: told what kind of node its tasks wait for, and with nothing once they do not. sources: modules that
+        workers have to load for them.
         """
         since, number = self.clock(), next(self._numbers)
-        stream = Stream(owner, submission, jobs, sink, resources, progress, alone, since, number, waits)
+        stream = Stream(owner, submission, jobs, sink, resources, progress, alone, since, number, waits, sources)
         with self._changed:
             self._welcome({owner})
             mine = [other.clock for other in self._streams if other.owner == owner]

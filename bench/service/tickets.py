@@ -1,11 +1,12 @@
 """What goes through the fair queue: the jobs of a submission, and each of them on its way to a worker and back."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bench.jobs import AnyJob
 from bench.placement import Share
+from bench.plugins import Source
 from bench.suite import Resources
 from bench.worker import Outcome
 
@@ -26,6 +27,7 @@ class Stream:
     since: float
     number: int  # tells it from others of the same submission
     waits: Callable[[str], None]  # told for what kind of node it waits; nothing: for none
+    sources: Sequence[Source] = ()  # modules that its tasks need
     again: deque[AnyJob] = field(default_factory=deque)  # handed out and put back
     lacks: str = ""  # what it was told to wait for
     clock: float = 0.0  # seconds that its tasks have taken
