@@ -39,6 +39,7 @@ from bench.service.crews import Crews
 from bench.service.fair import FairQueue
 from bench.service.tickets import Ticket
 from bench.service.watch import Watch
+from bench.service.writer import Writer
 from bench.store import Store
 from bench.suite import Resources
 from bench.worker import Measured, Outcome, Worker
@@ -72,9 +73,11 @@ class Job:
 
 
 class Pool:
-    """Workers on a simulated clock, to which the time between two calls of `wait` is added."""
+    """Workers on a simulated clock, to which the time between two calls of `wait` is added. While there is something to
+    write, the clock goes as fast as that does."""
 
-    def __init__(self) -> None:
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
         self.now = 0.0
         self.ended = 0.0  # when the last task had
         self._real = time.perf_counter()
@@ -101,10 +104,12 @@ class Pool:
         return self.now + time.perf_counter() - self._real
 
     def wait(self, seconds: float) -> list[Event]:
-        self.now = self.clock()
         events, self._news = self._news, []
         if not events and self._ends:
-            self.now = max(self.now, self._ends[0][0])
+            self._writer.wait(max(0.0, self._ends[0][0] - self.clock()))
+            self.now = max(self.clock(), self._ends[0][0])
+        else:
+            self.now = self.clock()
         while self._ends and self._ends[0][0] <= self.now:
             end, worker = heapq.heappop(self._ends)
             queue = self._queues[worker]
@@ -176,8 +181,9 @@ def measure(workers: int, seconds: float, users: int, rounds: int, folder: str) 
     """Efficiency, that of a dispatcher that costs nothing, and seconds of processor time that a task cost here."""
     recorded = json.loads(DURATIONS.read_text())["seconds"]
     scale = seconds * len(recorded) / sum(recorded)
-    store, pool, draw = Store(folder), Pool(), random.Random(0)
-    queue = FairQueue(lambda job: seconds, clock=pool.clock)
+    store, writer, draw = Store(folder), Writer(), random.Random(0)
+    pool = Pool(writer)
+    queue = FairQueue(lambda job: seconds, clock=pool.clock, later=writer.do)
     count = workers * rounds
     durations = [scale * draw.choice(recorded) for _ in range(count)]
     made = [Job(f"{workers:04x}{index:08x}{seconds}", length) for index, length in enumerate(durations)]
@@ -200,7 +206,7 @@ def measure(workers: int, seconds: float, users: int, rounds: int, folder: str) 
         pool, queue, lambda: [node], None, startup=120.0, lacking=tuple, clock=pool.clock,
         canceled=lambda: not any(thread.is_alive() for thread in threads),
     )  # fmt: skip
-    with contextlib.suppress(Canceled):
+    with writer, contextlib.suppress(Canceled):
         crews.run()
     for thread in threads:
         thread.join()

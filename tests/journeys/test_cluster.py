@@ -86,7 +86,9 @@ def test_ray_s_autoscaler_is_told_of_workers_that_no_node_can_hold_and_that_ther
     with cluster(None, 1, Share()) as ours:
         ours.ask_for([Share(cpus=2, gpus=1, nodes=(("tier", "gold"),)), Share(cpus=64)])
         assert sorted(told(), key=str) == [{"CPU": 2, "GPU": 1}, {"CPU": 64}]
-        ours.ask_for([])
+        ours.ask_for([Share(), Share()])
+        assert told() == [{"CPU": 1}, {"CPU": 1}], "as many as there should be, not as many as are missing"
+        ours.leave()
         assert told() == []
 
 
