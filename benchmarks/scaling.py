@@ -8,7 +8,8 @@ those of the tasks of a real run (SUITE, one thread), drawn with replacement (se
 the dispatcher itself computes, and each record's write to the disk, runs for real and is added to that clock, so a
 dispatcher that is too slow leaves workers idle. Not in it: Ray, and the network. Efficiency is work / (workers x
 makespan); beside it stands that of a dispatcher that costs nothing: the end, when the last tasks leave other workers
-idle; and the processor time of a task, the simulation's own share of it included. Prints Markdown.
+idle; and the processor time of a task, all of it and that of the thread which hands out, the simulation's own share
+included: what that thread does, workers wait for. Prints Markdown.
 """
 
 import argparse
@@ -177,8 +178,9 @@ def ideal(workers: int, durations: list[float]) -> float:
     return sum(durations) / (workers * max(ends))
 
 
-def measure(workers: int, seconds: float, users: int, rounds: int, folder: str) -> tuple[float, float, float]:
-    """Efficiency, that of a dispatcher that costs nothing, and seconds of processor time that a task cost here."""
+def measure(workers: int, seconds: float, users: int, rounds: int, folder: str) -> tuple[float, ...]:
+    """Efficiency, that of a dispatcher that costs nothing, and seconds of processor time that a task cost here: in all,
+    and in the thread that hands out."""
     recorded = json.loads(DURATIONS.read_text())["seconds"]
     scale = seconds * len(recorded) / sum(recorded)
     store, writer, draw = Store(folder), Writer(), random.Random(0)
@@ -199,7 +201,7 @@ def measure(workers: int, seconds: float, users: int, rounds: int, folder: str) 
         thread.start()
     while len(queue._streams) < users:
         time.sleep(0.001)
-    before = time.process_time()
+    before, mine = time.process_time(), time.thread_time()
     pool._real = time.perf_counter()
     node = {"NodeID": "node", "Alive": True, "Resources": {"CPU": workers}, "Labels": {}}
     crews = Crews(
@@ -208,9 +210,11 @@ def measure(workers: int, seconds: float, users: int, rounds: int, folder: str) 
     )  # fmt: skip
     with writer, contextlib.suppress(Canceled):
         crews.run()
+    mine = time.thread_time() - mine
     for thread in threads:
         thread.join()
-    return sum(durations) / (workers * pool.ended), ideal(workers, durations), (time.process_time() - before) / count
+    cost = (time.process_time() - before) / count
+    return sum(durations) / (workers * pool.ended), ideal(workers, durations), cost, mine / count
 
 
 def main() -> None:
@@ -230,8 +234,8 @@ def main() -> None:
         cells = []
         for seconds in given.seconds:
             with tempfile.TemporaryDirectory() as folder:
-                efficiency, best, cost = measure(workers, seconds, given.users, given.rounds, folder)
-            cells.append(f" {efficiency:.3f} of {best:.3f} ({1e3 * cost:.1f} ms) |")
+                efficiency, best, cost, mine = measure(workers, seconds, given.users, given.rounds, folder)
+            cells.append(f" {efficiency:.3f} of {best:.3f} ({1e3 * cost:.2f} ms, {1e3 * mine:.2f}) |")
         print(f"| {workers} |" + "".join(cells), flush=True)
 
 

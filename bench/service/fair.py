@@ -163,7 +163,8 @@ class FairQueue:
         with self._changed:
             for each in waiting:
                 each.stream.open -= 1
-            self._changed.notify_all()
+            if any(not each.stream.open or each.stream.problem for each in waiting):
+                self._changed.notify_all()  # for submissions' threads, which have nothing to do for each task
 
     def put_back(self, tickets: Collection[Ticket]) -> None:
         """They have not ended, and nobody works on them: to be handed out again, each by those who wait for it."""
