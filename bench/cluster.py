@@ -23,6 +23,7 @@ from ray._private import ray_constants
 from ray._private import worker as ray_worker
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.autoscaler.sdk import request_resources
+from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.exceptions import GetTimeoutError, RayError
 
 from bench import placement
@@ -215,8 +216,11 @@ class Cluster:
     def ask_for(self, workers: Iterable[Share]) -> None:
         """Tell Ray's autoscaler, where the cluster has one, of all workers for which there should be room, those that
         there are among them. It starts nodes for the others, and keeps what it is asked to until it is asked for less.
+        Ray's first autoscaler knows nothing of labels: of a kind that has some it is asked for one, whatever it starts.
         """
-        wanted = sorted(workers, key=str)
+        every = list(workers)
+        some = [share for share in every if not share.nodes or is_autoscaler_v2()]
+        wanted = sorted([*some, *(set(every) - set(some))], key=str)
         if wanted == self._asked:
             return
         self._asked = wanted
