@@ -145,10 +145,10 @@ def test_who_goes_on_after_events_that_are_kept_no_longer_gets_what_there_is(hou
 def test_a_stream_of_a_submission_that_is_removed_ends(house: House):
     token = house.token("watcher")
     row, _ = house.queue.submit("watcher", "s", "name: s\n")
-    content = opened(house, token, row.id).iter_content(1)
+    content = opened(house.url, token, row.id).iter_content(1)
     assert next(content)
     with house.database.writing() as session:
         for table, key in ((Event, Event.submission), (Submission, Submission.id)):
             session.execute(delete(table).where(key == row.id))
     assert b"queued" in b"".join(content), "and it was not cut off in the middle"
-    assert opened(house, token, row.id).status_code == 404
+    assert opened(house.url, token, row.id).status_code == 404
