@@ -45,6 +45,7 @@ from bench.suite import Resources
 from bench.timings import Timings
 from bench.worker import Failed, Outcome
 
+ASKING = 2.0  # seconds between two requests to Ray's autoscaler, each a connection; nodes take longer to come
 BEAT = 0.5  # seconds between two looks at the database
 GOING = 10.0  # seconds in which a dispatcher whose cluster has gone notices
 SOON = 30.0  # seconds that MLflow waits where users wait for their leaderboards
@@ -81,6 +82,7 @@ class Foreman:
         self._at_work: dict[str, AtWork] = {}
         self._unsaid: list[Callable[[], None]] = []  # what the database has yet to be told, in this order
         self._renewed = 0.0
+        self._asked = 0.0
         self.traces = traces
         self.handed: dict[str, float] = {}  # when a task was given to a worker, by its key
         self._lock = threading.Lock()
@@ -176,10 +178,11 @@ class Foreman:
 
     def _lacking(self, joined: Cluster) -> set[Share]:
         """Workers that no node can hold now: the queue is told. Ray is told of all that would have something to do."""
-        found = lacking(self.queue, joined.listing())
-        most = min(self._place.autoscaled, joined.most or self._place.autoscaled)
-        joined.ask_for(in_turn(dict.fromkeys(self._untimed.values(), 1) | self.queue.useful(), most))
-        return found
+        if time.monotonic() - self._asked > ASKING:
+            most = min(self._place.autoscaled, joined.most or self._place.autoscaled)
+            joined.ask_for(in_turn(dict.fromkeys(self._untimed.values(), 1) | self.queue.useful(), most))
+            self._asked = time.monotonic()
+        return lacking(self.queue, joined.listing())
 
     def _estimate(self, job: AnyJob) -> float:
         if not isinstance(job, TaskJob):
