@@ -116,7 +116,7 @@ def dispatch(
     if dashboard_port is not None:
         _no_dashboard_of(address, "--dashboard-port")
         check_dashboard(dashboard_port)
-    place = Place(output.absolute(), address, workers, tracking_uri, dashboard_port)
+    place = Place(output.absolute(), address, workers, tracking_uri, dashboard_port, autoscaled=given.autoscaled)
     opened = _open(url, output)
     work, retention = Work(opened, given.quotas), Retention(opened, given.days, place.output)
     foreman = Foreman(work, place, given.quotas, retention, traces("gauntlet-dispatcher"))

@@ -61,7 +61,8 @@ class Workforce(Protocol):
         alone: bool,
         sources: Sequence[Source],
     ) -> None:
-        """Until every job has ended. Jobs are asked for, and the sink is told, by one other thread. Raises Canceled.
+        """Until every job has ended. Jobs are asked for by one other thread, and the sink is told by one; `length_hint`
+        of them is good. Raises Canceled.
 
         sources: modules that workers load for them.
         """
@@ -239,7 +240,9 @@ class _Job:
                 self._give_up(cell)
             else:
                 ready.append(cell)
-        shared = self._missing_jobs(cell for cell in ready if not cell.evaluation.exclusive)
+        common = [cell for cell in ready if not cell.evaluation.exclusive]
+        left = sum(cell.count - self._done[cell.label] for cell in common)
+        shared = _Counted(self._missing_jobs(iter(common)), left)
         timings = _alternating(self._missing_jobs(cell for cell in ready if cell.evaluation.exclusive))
         node = self.cluster.timing_node(*timings[0].bears) if timings and self.cluster else None
         if node is None:
@@ -341,6 +344,22 @@ class _Job:
         )
         self.run.add_failure(failure)
         self.display.note(f"{cell.label}[{task.start}:{task.stop}]: failed ({why.reason}): {why.message}")
+
+
+class _Counted(Iterator[AnyJob]):
+    """Jobs that are made as they are asked for, of which it is known about how many are left (PEP 424)."""
+
+    def __init__(self, jobs: Iterator[AnyJob], left: int) -> None:
+        self._jobs = jobs
+        self._left = left
+
+    def __next__(self) -> AnyJob:
+        job = next(self._jobs)
+        self._left -= 1
+        return job
+
+    def __length_hint__(self) -> int:
+        return max(0, self._left)
 
 
 def _alternating(jobs: Iterator[TaskJob]) -> list[TaskJob]:

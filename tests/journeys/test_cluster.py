@@ -78,7 +78,11 @@ def test_ray_s_autoscaler_is_told_of_workers_that_no_node_can_hold_and_that_ther
     with cluster(None, 1, Share()) as ours:
         ours.ask_for([Share(cpus=2, gpus=1, nodes=(("tier", "gold"),)), Share(cpus=64)])
         assert sorted(told(), key=str) == [{"CPU": 2, "GPU": 1}, {"CPU": 64}]
-        ours.ask_for([])
+        ours.ask_for([Share(), Share()])
+        assert told() == [{"CPU": 1}, {"CPU": 1}], "as many as there should be, not as many as are missing"
+        ours.ask_for([Share(nodes=(("tier", "gold"),))] * 5)
+        assert told() == [{"CPU": 1}], "its first autoscaler knows no labels: five of any kind would be of no use"
+        ours.leave()
         assert told() == []
 
 
