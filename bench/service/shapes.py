@@ -9,6 +9,11 @@ from bench.models import Entry as Version
 from bench.service import database
 from bench.service.queue import PRIORITIES
 
+TEXT = {"type": "string"}
+FORMS: dict[str, dict[str, str]] = {  # what a generated client makes of an answer
+    "text/plain": TEXT, "text/html": TEXT, "text/event-stream": {}, "application/yaml": {}, "application/json": {},
+    "application/vnd.apache.parquet": {**TEXT, "format": "binary"},
+}  # fmt: skip
 MODEL_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
 
 
@@ -176,6 +181,11 @@ class Health(Shape):
 
     status: str
     dispatcher: str | None = None
+
+
+def answers(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """Of a request that answers with something else than JSON of one shape: its media types, for OpenAPI."""
+    return {200: {"content": {kind: {"schema": FORMS[kind]} for kind in kinds}}}
 
 
 def columns(row: database.Base) -> dict[str, Any]:
