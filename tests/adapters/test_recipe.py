@@ -1,6 +1,7 @@
 """Trainings: the same bits when killed and resumed, schedules and adversaries as their sources have them."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 from adapters import recipe as recipes
 from adapters.digits import Digits
+from adapters.family import tensors
 from adapters.recipe import Recipe, noisy, rate, train
 from adapters.recipe_adversary import Adversary, craft, epsilons
 from bench.contracts import Bounds, Report
@@ -268,3 +270,9 @@ def test_a_name_is_an_adversary_and_fgsm_takes_no_steps():
     assert Recipe(adversary="pgd").adversary == Adversary(kind="pgd")
     with pytest.raises(ValueError, match="fgsm takes one step: remove `steps`"):
         Recipe(adversary={"kind": "fgsm", "steps": 7})
+
+
+def test_data_outside_the_unit_box_are_refused_before_a_net_is_trained_on_them():
+    wide = dataclasses.replace(Digits(split="train").load(), bounds=Bounds(-1.0, 1.0))
+    with pytest.raises(PluginError, match="from 0 to 1, but the training data lie between -1 and 1"):
+        tensors(wide, wide.input_shape, 10)
