@@ -391,7 +391,7 @@ def test_as_many_workers_are_of_use_as_there_are_minutes_of_work_and_no_more_tha
     assert house.queue.useful() == {Share(): with_timings}, "one after another"
     house.canceled |= {"long", "short", "timings"}
     for thread in house.threads.values():
-        thread.join(10)
+        thread.join(60)
     assert house.queue.useful() == {}, "it is taken back"
 
 
@@ -433,7 +433,7 @@ def test_outcomes_are_dealt_with_elsewhere_and_a_submission_ends_after_that():
     for act in later:
         act()
     for name in ("one", "two"):
-        house.threads[name].join(10)
+        house.threads[name].join(60)
         assert not house.threads[name].is_alive()
     assert house.told == [("one", "a"), ("one", "b"), ("two", "b")]
 

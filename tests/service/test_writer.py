@@ -29,13 +29,13 @@ def test_who_gives_goes_on_at_once_until_too_much_is_left():
 
     def give() -> None:
         for number in range(5):
-            writer.do(lambda: given.append(-1) if not free.wait(10) else None)
+            writer.do(lambda: given.append(-1) if not free.wait(60) else None)
             given.append(number)
 
     with Writer(most=3) as writer:
         thread = threading.Thread(target=give)
         thread.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while len(given) < 3 and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.05)
@@ -43,7 +43,7 @@ def test_who_gives_goes_on_at_once_until_too_much_is_left():
         writer.wait(0.01)
         assert not free.is_set(), "it waits for so long and no longer"
         free.set()
-        thread.join(10)
+        thread.join(60)
         writer.wait()
         assert given == [0, 1, 2, 3, 4]
 
