@@ -77,10 +77,14 @@ def _refused(document: Document) -> Iterator[Finding]:
 
 def _walk(document: Document, value: Any, keys: Keys) -> Iterator[Finding]:
     if isinstance(value, Mapping):
-        for kind in KINDS.keys() & value.keys():
+        kinds = KINDS.keys() & value.keys()
+        for kind in kinds:
             yield from _plugin(document, kind, value, keys)
+        refused = any(_is_local(kind, value[kind]) for kind in kinds)
         for key, item in value.items():
             here = (*keys, key)
+            if refused and key == "args":
+                continue  # what is refused as a whole is not gone through
             if "args" in keys and key in PLACES and item is not None:
                 message = "names a place, and a suite from the network names none: use what is registered here"
                 yield document.find(here, message, of_key=True)
@@ -103,11 +107,18 @@ def _plugin(document: Document, kind: str, entry: Mapping[str, Any], keys: Keys)
     if not isinstance(name, str) or name not in registry:
         return
     cls: type[Plugin] = registry.get(name)
-    if cls.local:
+    if _is_local(kind, name):
         message = (
             f"'{name}' works on files, modules or addresses that its arguments name: not in a suite from the network"
         )
-        yield document.find((*keys, kind), message)
+        instead = "; say `registered: NAME` of a model that a maintainer has accepted" if kind == "adapter" else ""
+        yield document.find((*keys, kind), message + instead)
+        return
     for field in args if isinstance(args, Mapping) else ():
         if field not in PLACES and field in cls.model_fields and Path in leaves(cls.model_fields[field].annotation):
             yield document.find((*keys, "args", field), "names a file: not in a suite from the network", of_key=True)
+
+
+def _is_local(kind: str, name: Any) -> bool:
+    registry = REGISTRIES[f"{kind}s"]
+    return isinstance(name, str) and name in registry and registry.get(name).local
