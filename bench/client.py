@@ -293,6 +293,6 @@ def _check(answer: requests.Response) -> requests.Response:
             "hint": "is --server right?",
         }
     if answer.status_code == 400 and told.get("mistakes"):
-        raise SuiteError([Mistake("", "", mistake) for mistake in told["mistakes"]])
+        raise SuiteError([Mistake("", "", mistake) for mistake in told["mistakes"]], str(told.get("hint", "")))
     more = "".join(f"\n  {mistake}" for mistake in told.get("mistakes", ()))
     raise ServiceError(answer.status_code, f"{told.get('error', 'refused')}{more}", str(told.get("hint", "")))

@@ -176,6 +176,7 @@ class _Job:
     cluster: Cluster | None = None
     _done: Counter[str] = field(default_factory=Counter)
     _untrained: dict[str, Failed] = field(default_factory=dict)
+    _told_reasons: set[str] = field(default_factory=set)  # a model that does not load fails every task alike
     _telling: threading.Lock = field(default_factory=threading.Lock)  # timings may end while other tasks do
 
     def __post_init__(self) -> None:
@@ -189,6 +190,8 @@ class _Job:
                 while trainings := [task for task in trainings if task.key not in self._untrained]:
                     self._train(trainings)
                     resolved, trainings = resolver.resolve(self.options.only)
+                    if not trainings:
+                        self.display.note(f"{self.run.submission}: measuring")
                 self.run.set_resolved(resolved)
                 self._measure(list(resolved.cells(self.options.only)))
             if self.suite.evaluations.escalate:
@@ -216,6 +219,7 @@ class _Job:
         """Trainings and fits of detectors and attacks: what has to be made before anything can be measured."""
         jobs: list[AnyJob] = [TrainJob(task) if isinstance(task, TrainTask) else FitJob(task) for task in trainings]
         self.display.phase()
+        self.display.note(f"{self.run.submission}: {', '.join(job.title for job in jobs)}; each counts to 100")
         for job in jobs:
             self.display.begin(job.title, 100, 0)
 
@@ -343,7 +347,9 @@ class _Job:
             attempts=attempts,
         )
         self.run.add_failure(failure)
-        self.display.note(f"{cell.label}[{task.start}:{task.stop}]: failed ({why.reason}): {why.message}")
+        told = "as above" if why.message in self._told_reasons else why.message
+        self._told_reasons.add(why.message)
+        self.display.note(f"{cell.label}[{task.start}:{task.stop}]: failed ({why.reason}): {told}")
 
 
 class _Counted(Iterator[AnyJob]):

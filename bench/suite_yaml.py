@@ -113,11 +113,15 @@ class Document:
         return any(keys[:length] in self.refused for length in range(len(keys) + 1))
 
 
+def no_file(path: Path) -> str:
+    siblings = [sibling.name for sibling in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    return f"no such file{did_you_mean(path.name, siblings)}"
+
+
 def read(path: Path) -> Document:
     """The document in a file whose top is a mapping. Raises SuiteError where there is nothing to go on with."""
     if not path.exists():
-        siblings = [sibling.name for sibling in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        raise SuiteError([Mistake(str(path), "", f"no such file{did_you_mean(path.name, siblings)}")])
+        raise SuiteError([Mistake(str(path), "", no_file(path))])
     if not path.is_file():
         raise SuiteError([Mistake(str(path), "", "not a file: name the suite's YAML file")])
     try:
