@@ -17,7 +17,7 @@ import yaml
 from ray._private.services import get_node_ip_address
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
-from tests.journeys.conftest import Project
+from tests.journeys.conftest import PATIENCE, Project
 from tests.journeys.test_kinds import until
 from tests.journeys.test_service import Service
 from tests.service.conftest import free_port
@@ -59,7 +59,7 @@ class Scaled:
             self.process = subprocess.Popen(
                 words, env={**os.environ, **mine}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + PATIENCE
         while self.nodes() < 1 or "Ray runtime started" not in (folder / "ray.log").read_text():
             assert self.process.poll() is None, (folder / "ray.log").read_text()
             assert time.monotonic() < deadline, (folder / "ray.log").read_text()
@@ -126,5 +126,5 @@ def test_a_long_queue_starts_a_second_node_of_the_same_kind_which_goes_when_the_
     finally:
         service.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            service.process.wait(60)
+            service.process.wait(PATIENCE)
         service.log.close()
