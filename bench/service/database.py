@@ -27,7 +27,7 @@ from sqlalchemy import (
     event,
     make_url,
 )
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from bench.errors import OperatorError
@@ -35,6 +35,7 @@ from bench.errors import OperatorError
 MIGRATIONS = Path(__file__).parent / "migrations"
 KEPT = 20  # connections of a process, and so many more for a moment: the face answers forty requests at once
 BUSY = 30.0  # seconds that a transaction waits for another one on SQLite
+AWAY = (OperationalError, InterfaceError)  # what it raises that is away, or busy; any other refusal is a bug
 
 
 Brings = dict[str, dict[str, Any]]  # what a module registers: kind, name, and what bench.service.offers says of it

@@ -1,10 +1,10 @@
 """The dispatcher: one process that holds the lease, and runs everybody's submissions on one cluster.
 
 Threads: the main one talks to Ray; one per submission runs the engine (bench.run), whose tasks go through the fair
-queue; one keeps the lease and the database; one empties the outbox. A process beside this one makes leaderboards and
-tells MLflow (bench.service.beside). What is only in memory is what can be made again: killed at any moment, the next
-dispatcher goes on with what the store and the database hold. A database that is away stops nothing that has begun: what
-it has to be told waits, and each of its transactions looks at the lease first.
+queue; one keeps the lease and the database; one empties the outbox; one forgets what is old. A process beside this one
+makes leaderboards and tells MLflow (bench.service.beside). What is only in memory is what can be made again: killed at
+any moment, the next dispatcher goes on with what the store and the database hold. A database that is away stops nothing
+that has begun: what it has to be told waits, and each of its transactions looks at the lease first.
 """
 
 import contextlib
@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 from operator import is_
 from pathlib import Path
-
-from sqlalchemy.exc import InterfaceError, OperationalError
 
 from bench import models, verbs
 from bench import run as engine
@@ -35,9 +33,10 @@ from bench.service import intake, modules
 from bench.service.beside import Reporter
 from bench.service.companions import RAY_TOKEN
 from bench.service.crews import Crews, lacking
-from bench.service.database import ENDED, Module, State
+from bench.service.database import AWAY, ENDED, Module, State
 from bench.service.fair import FairQueue
 from bench.service.queue import Quotas
+from bench.service.retention import Retention
 from bench.service.submission import AtWork, TicketPool
 from bench.service.traces import SILENT, Traces
 from bench.service.work import TERM, Work
@@ -46,7 +45,6 @@ from bench.suite import Resources, Suite
 from bench.timings import Timings
 from bench.worker import Failed, Outcome
 
-AWAY = (OperationalError, InterfaceError)  # of the database: any other refusal is a bug, and ends the dispatcher
 BEAT = 0.5  # seconds between two looks at the database
 GOING = 10.0  # seconds in which a dispatcher whose cluster has gone notices
 SOON = 30.0  # seconds that MLflow waits where users wait for their leaderboards
@@ -70,8 +68,9 @@ class Place:
 class Foreman:
     """Runs submissions until it is stopped, or has lost its lease."""
 
-    def __init__(self, work: Work, place: Place, quotas: Quotas, traces: Traces = SILENT) -> None:
+    def __init__(self, work: Work, place: Place, quotas: Quotas, retention: Retention, traces: Traces = SILENT) -> None:
         self._work = work
+        self._retention = retention
         self._place = place
         self._quotas = quotas
         self._stop = threading.Event()
@@ -103,7 +102,8 @@ class Foreman:
                 return
         log.info("lease taken", extra={"epoch": self._work.epoch})
         self.queue.go_on(self._work.ahead())
-        threads = [threading.Thread(target=self._guarded, args=(part,)) for part in (self._keep, self._publish)]
+        parts = (self._keep, self._publish, self._forget)
+        threads = [threading.Thread(target=self._guarded, args=(part,)) for part in parts]
         for thread in threads:
             thread.start()
         try:
@@ -318,6 +318,9 @@ class Foreman:
             self._work.published(row.id, told[:1])
             log.info("MLflow was told", extra={"submission": row.id})
             self.traces.span(path, began, time.time())
+
+    def _forget(self) -> None:
+        self._retention.run(self._stop)
 
     # --- for the threads of submissions
 

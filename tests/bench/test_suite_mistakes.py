@@ -164,7 +164,7 @@ def put(data: dict[str, object], keys: Sequence[str | int], junk: object) -> Non
         return
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.sampled_from(PLACES), JUNK), min_size=1, max_size=3))
 def test_whatever_stands_anywhere_is_accepted_or_told_with_a_place(
     tmp_path: Path, changes: list[tuple[tuple[str | int, ...], object]]

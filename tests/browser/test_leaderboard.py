@@ -7,7 +7,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import Select, WebDriverWait
+from selenium.webdriver.support.ui import Select
 
 from bench import results, verbs
 from bench.metrics.intervals import wilson
@@ -18,6 +18,7 @@ from tests.reports.boards import board
 from tests.reports.lab import EVALUATIONS, LAYERS, SWEEP, made_run
 
 Open = Callable[[Path], Browser]
+TITLE, BUTTON = (By.CSS_SELECTOR, ".dt-column-title"), (By.CSS_SELECTOR, "[role=button]")
 AXE = Path(__file__).with_name("vendor") / "axe.js"
 
 
@@ -57,10 +58,10 @@ def errors(browser: Browser) -> list[str]:
 def test_a_click_sorts_best_first_and_a_key_turns_the_order(opened: Open, book: Path) -> None:
     browser = opened(book)
     shows(browser, "strong", "middling", "weak")
-    heading(browser, "latency").find_element(By.CSS_SELECTOR, ".dt-column-title").click()
+    until(browser, lambda: heading(browser, "latency").find_element(*TITLE).click() is None)
     shows(browser, "weak", "middling", "strong")
     becomes(browser, lambda: heading(browser, "latency").get_attribute("aria-sort"), "ascending")
-    heading(browser, "latency").find_element(By.CSS_SELECTOR, "[role=button]").send_keys(Keys.ENTER)
+    until(browser, lambda: heading(browser, "latency").find_element(*BUTTON).send_keys(Keys.ENTER) is None)
     shows(browser, "strong", "middling", "weak")
     assert errors(browser) == []
 
@@ -161,7 +162,7 @@ def test_two_hundred_models_by_thirty_columns_are_small_and_open_in_two_seconds(
     browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
     before = _main_thread(browser)
     opened(page)
-    WebDriverWait(browser, 20).until(lambda b: b.execute_script("return performance.getEntriesByName('ready').length"))
+    until(browser, lambda: browser.execute_script("return performance.getEntriesByName('ready').length"))
     seconds = _main_thread(browser) - before
     browser.execute_cdp_cmd("Performance.disable", {})
     assert len(models(browser)) == 200

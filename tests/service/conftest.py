@@ -3,9 +3,9 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +14,9 @@ import psycopg
 import pytest
 
 from bench.service.database import Database
+from tests.ports import free_port
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
@@ -41,14 +36,15 @@ def postgresql() -> Iterator[str]:
     server = subprocess.Popen([tools / "postgres", "-D", folder / "data", *options], **common)
     try:
         ready = [tools / "pg_isready", "-h", "127.0.0.1", "-p", str(port), "-t", "1"]
-        for _ in range(100):
-            if subprocess.run(ready, stdout=subprocess.DEVNULL).returncode == 0:
-                break
+        deadline = time.monotonic() + 60
+        while subprocess.run(ready, stdout=subprocess.DEVNULL).returncode != 0:
             assert server.poll() is None, "PostgreSQL has ended"
+            assert time.monotonic() < deadline, "PostgreSQL does not answer"
+            time.sleep(0.1)
         yield f"postgresql://gauntlet@127.0.0.1:{port}"
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(60)
         shutil.rmtree(folder)
 
 

@@ -28,6 +28,13 @@ class Job:
     least_seconds: float = 0.0
 
 
+def taken_up(queue: FairQueue, submission: str, thread: threading.Thread) -> None:
+    """Waits until the thread of a submission has its stream in the queue."""
+    while submission not in {stream.submission for stream in tuple(queue._streams)}:
+        assert thread.is_alive()
+        time.sleep(0.001)
+
+
 @dataclass
 class House:
     """A queue, and submissions in threads of their own."""
@@ -55,11 +62,9 @@ class House:
             except BaseException as problem:  # noqa: BLE001
                 self.errors[name] = problem
 
-        count = len(self.queue._streams)
         self.threads[name] = threading.Thread(target=body, daemon=True)
         self.threads[name].start()
-        while len(self.queue._streams) == count:
-            time.sleep(0.001)
+        taken_up(self.queue, name, self.threads[name])
 
     def end(self, ticket: Ticket, outcome: Outcome | None = None) -> None:
         self.now += ticket.job.seconds
@@ -80,7 +85,7 @@ class House:
         return got
 
     def join(self, name: str) -> None:
-        self.threads[name].join(10)
+        self.threads[name].join(60)
         assert not self.threads[name].is_alive()
 
 

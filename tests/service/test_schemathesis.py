@@ -9,7 +9,7 @@ from schemathesis import APIOperation, Case, GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
 from bench.service.access import Role
-from tests.service.house import House, house
+from tests.service.house import PATIENCE, House, house
 
 __all__ = ["house"]  # a fixture
 EXAMPLES = 10  # of each request in each way
@@ -35,7 +35,7 @@ def attempted(operation: APIOperation, mode: GenerationMode, token: str, names: 
     @hypothesis.given(operation.as_strategy(mode, path_parameters=names))
     def attempt(case: Case) -> None:
         nonlocal count
-        response = case.call(headers={"Authorization": f"Bearer {token}"}, timeout=20)
+        response = case.call(headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE)
         case.validate_response(response, checks=CHECKED)
         count += 1
 
