@@ -199,21 +199,26 @@ class Client:
             return now  # a piece whose answer was lost had come after all
 
     def watch(self, submission: str) -> Iterator[Event]:
-        """Events until the submission has ended. A connection that breaks off goes on where it was."""
+        """Events until the submission has ended. A connection that breaks off goes on where it was, also where the
+        submission has ended meanwhile: its last events say how."""
         last: int | None = None
+        told = ended = False
         while True:
             try:
                 for event in self._stream(submission, last):
                     last = event.id or last
+                    told = event.kind == "progress" and event.data["ended"] is not None
                     yield event
             except requests.RequestException:
                 pass  # it broke off: whether the service is there is what `get` finds out, and gives up after a while
             except ServiceError as refused:
                 if refused.status not in AWAY:
                     raise
-            if self.get(submission)["ended"] is not None:
+            if told or ended:
                 return
-            time.sleep(1.0)
+            ended = self.get(submission)["ended"] is not None
+            if not ended:
+                time.sleep(1.0)
 
     def _stream(self, submission: str, last: int | None) -> Iterator[Event]:
         headers = {"Last-Event-ID": str(last)} if last else {}
@@ -288,6 +293,6 @@ def _check(answer: requests.Response) -> requests.Response:
             "hint": "is --server right?",
         }
     if answer.status_code == 400 and told.get("mistakes"):
-        raise SuiteError([Mistake("", "", mistake) for mistake in told["mistakes"]])
+        raise SuiteError([Mistake("", "", mistake) for mistake in told["mistakes"]], str(told.get("hint", "")))
     more = "".join(f"\n  {mistake}" for mistake in told.get("mistakes", ()))
     raise ServiceError(answer.status_code, f"{told.get('error', 'refused')}{more}", str(told.get("hint", "")))

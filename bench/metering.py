@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -40,6 +39,9 @@ class Metered(Wrapped):
         self._passes = passes
         self._rows = rows
 
+    def around(self, model: Classifier) -> Metered:
+        return Metered(model, self._passes, self._rows)
+
     def rows(self, rows: Tensor) -> Metered:
         return Metered(self._model, self._passes, self._rows[rows.cpu().numpy()])
 
@@ -63,14 +65,6 @@ class Metered(Wrapped):
             if found.requires_grad:
                 found.register_hook(partial(self._charge_backward, share))
         return found
-
-    def members(self) -> Sequence[Classifier]:
-        return [Metered(member, self._passes, self._rows) for member in self._model.members()]
-
-    @property
-    def source(self) -> Classifier | None:
-        source = self._model.source
-        return None if source is None else Metered(source, self._passes, self._rows)
 
     def _charge_backward(self, share: float, gradient: Tensor) -> None:
         """To the rows that asked, where there is a gradient for each; else to all of them."""
@@ -106,7 +100,8 @@ class Untouched:
             changed = sorted({name for name, *_ in self._before ^ after})
             raise PluginError(
                 f"{self._culprit} changed the model while it ran: {', '.join(changed[:5])}",
-                "a plugin must leave parameters, buffers and modes as they are (work on a copy)",
+                "parameters, buffers and modes have to stay as they are: work on a copy. Or is it the model that "
+                "changes itself, as BatchNorm in training mode does? `gauntlet check-adapter` tells",
             )
 
     def _state(self) -> frozenset[tuple[str, int, int, bool]]:

@@ -34,6 +34,7 @@ from bench.errors import OperatorError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 KEPT = 20  # connections of a process, and so many more for a moment: the face answers forty requests at once
+REACHED = 5  # seconds until a PostgreSQL has taken a connection
 BUSY = 30.0  # seconds that a transaction waits for another one on SQLite
 AWAY = (OperationalError, InterfaceError)  # what it raises that is away, or busy; any other refusal is a bug
 
@@ -300,7 +301,7 @@ def _engine(url: str) -> Engine:
             event.listen(engine, "begin", _begin_sqlite)
             return engine
         if parsed.get_backend_name() == "postgresql":
-            patience = {"connect_timeout": 5}
+            patience = {"connect_timeout": REACHED}
             return create_engine(
                 parsed, pool_pre_ping=True, connect_args=patience, pool_size=KEPT, max_overflow=KEPT
             )  # fmt: skip

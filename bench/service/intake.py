@@ -183,8 +183,11 @@ def _walk(document: Document, value: Any, keys: Keys) -> Iterator[Finding]:
             yield from _plugin(document, f"{kind}s", value[kind], (*keys, kind), value.get("args"), (*keys, "args"))
         if "family" in value:  # a recipe: its arguments stand beside it
             yield from _plugin(document, "adapters", value["family"], (*keys, "family"), value, keys)
+        refused = any(_is_local(f"{kind}s", value[kind]) for kind in KINDS.keys() & value.keys())
         for key, item in value.items():
             here = (*keys, key)
+            if refused and key == "args":
+                continue  # what is refused as a whole is not gone through
             if "args" in keys and key in PLACES and item is not None:
                 message = "names a place, and a suite from the network names none: use what is registered here"
                 yield document.find(here, message, of_key=True)
@@ -206,11 +209,18 @@ def _plugin(document: Document, kind: str, name: Any, place: Keys, args: Any, be
     if not isinstance(name, str) or name not in registry:
         return
     cls: type[Plugin] = registry.get(name)
-    if cls.local:
+    if _is_local(kind, name):
         message = (
             f"'{name}' works on files, modules or addresses that its arguments name: not in a suite from the network"
         )
-        yield document.find(place, message)
+        instead = "; say `registered: NAME` of a model that a maintainer has accepted" if kind == "adapters" else ""
+        yield document.find(place, message + instead)
+        return
     for field in args if isinstance(args, Mapping) else ():
         if field not in PLACES and field in places(cls):
             yield document.find((*below, field), "names a file: not in a suite from the network", of_key=True)
+
+
+def _is_local(kind: str, name: Any) -> bool:
+    registry = REGISTRIES[kind]
+    return isinstance(name, str) and name in registry and registry.get(name).local
