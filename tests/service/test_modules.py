@@ -280,6 +280,29 @@ def test_a_model_of_an_upload_may_be_built_by_it(installed: Path, monkeypatch: p
         intake.accept_model("lab_flat", {}, known)
 
 
+def test_what_cannot_be_imported_is_tried_again_after_a_minute_and_not_before(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+):
+    inside(monkeypatch)
+    module, asked, look = row(), [], modules.look
+    modules._tried.clear()
+    forget()
+    monkeypatch.setattr(modules, "look", lambda name: asked.append(name) or look(name))
+    monkeypatch.setattr(modules, "apart", _refusing)
+    for _ in range(3):
+        with pytest.raises(PluginError, match=r"module 'lab_pack\.nets': no scale"):
+            modules.load(module)
+    assert asked == ["lab_pack.nets"]
+    inside(monkeypatch)
+    monkeypatch.setattr(modules, "AGAIN", 0.0)
+    modules.load(module)
+    assert len(asked) == 2
+
+
+def _refusing(*_: object, **__: object) -> dict[str, object]:
+    raise Refused(400, "no scale")
+
+
 # --- what runs is what was registered
 
 
