@@ -52,6 +52,7 @@ class Scaled:
         (folder / "autoscaling.json").write_text(json.dumps(config))
         mine = {"RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID}
         mine |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_enable_autoscaler_v2": "1"}
+        mine["RAY_AUTH_MODE"] = "disabled"  # as for nodes of `ray.cluster_utils.Cluster`
         words = [
             str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=1",
             f"--port={self.address.rpartition(':')[2]}", f"--temp-dir={folder}", "--include-dashboard=false",
