@@ -418,7 +418,7 @@ def test_no_workers_are_asked_for_what_has_failed_and_jobs_of_unknown_number_cou
 
 def test_outcomes_are_dealt_with_elsewhere_and_a_submission_ends_after_that():
     house, later = House(), []
-    house.queue.later = later.append
+    house.queue.later = lambda act, size: later.append(act)
     house.submit("ann", "one", [Job("a"), Job("b")])
     first, second = house.queue.take(), house.queue.take()
     for ticket in (first, second):
@@ -440,7 +440,7 @@ def test_outcomes_are_dealt_with_elsewhere_and_a_submission_ends_after_that():
 
 def test_an_outcome_of_timings_is_dealt_with_before_the_next_one_is_taken():
     house = House()
-    house.queue.later = lambda act: pytest.fail("nothing may be at work beside the next timing")
+    house.queue.later = lambda act, size: pytest.fail("nothing may be at work beside the next timing")
     house.submit("ann", "timings", [Job("a"), Job("b")], alone=True)
     assert house.queue.turn(1.0) is True
     for key in "ab":
