@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from bench.contracts import Adapter, Bounds, Gradients, Realisation
+from bench.contracts import Adapter, Bounds, Gradients, Realisation, Signature
 from bench.errors import PluginError
 
 
@@ -37,6 +37,10 @@ class Described(Adapter):
                     f"{what}: give one value or one per channel ({self.input_shape[0]}), got {len(values)}"
                 )
         return self
+
+    @property
+    def signature(self) -> Signature:
+        return Signature(self.input_shape, self.bounds, self.classes)
 
 
 class TorchDescribed(Described):

@@ -1,5 +1,6 @@
 """The verbs of those who use the service: hand in, watch, change, fetch."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -27,11 +28,18 @@ def submit(
 ) -> None:
     """Hand a suite in to the service, and print the submission's id."""
     from bench.errors import Mistake, SuiteError
+    from bench.suite_yaml import no_file
 
     if not suite.is_file():
-        raise SuiteError([Mistake(str(suite), "", "no such file")])
+        raise SuiteError([Mistake(str(suite), "", no_file(suite))])
     client = Client(server, token)
-    made = client.submit(suite.read_bytes(), priority=priority, shared=shared)
+    try:
+        made = client.submit(suite.read_bytes(), priority=priority, shared=shared)
+    except SuiteError as refused:  # the service knows the file by no name
+        told = [mistake.message for mistake in refused.mistakes]
+        raise SuiteError(
+            [Mistake("", "", re.sub("^suite(?=:[0-9]|$)", str(suite), line)) for line in told], refused.hint
+        ) from None
     print(made["id"], flush=True)
     if watch_:
         _watch(client, made["id"])

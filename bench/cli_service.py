@@ -1,5 +1,6 @@
 """The verbs of those who run the service."""
 
+import shlex
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -116,7 +117,7 @@ def dispatch(
     if dashboard_port is not None:
         _no_dashboard_of(address, "--dashboard-port")
         check_dashboard(dashboard_port)
-    place = Place(output.absolute(), address, workers, tracking_uri, dashboard_port)
+    place = Place(output.absolute(), address, workers, tracking_uri, dashboard_port, autoscaled=given.autoscaled)
     opened = _open(url, output)
     work, retention = Work(opened, given.quotas), Retention(opened, given.days, place.output)
     foreman = Foreman(work, place, given.quotas, retention, traces("gauntlet-dispatcher"))
@@ -194,7 +195,8 @@ def up(
             *([] if tracking_uri else [f"           {ui_command(board)}"]),
             f"Ray:       {address or 'of the dispatcher, on loopback'}",
             *([f"           {ray_pages} (its token: {output.absolute() / companions.RAY_TOKEN})"] if dashboard else []),
-            "tokens:    gauntlet tokens create USER --role submitter",
+            f"tokens:    gauntlet tokens create USER --role submitter{_where(url, output)}",
+            *([f"clients:   export GAUNTLET_SERVER=http://{host}:{port}"] if port != PORT else []),
         ]
     )
     supervise(
@@ -249,7 +251,7 @@ def prune(
 def create_token(
     user: str,
     role: Annotated[str, typer.Option(help="reader, submitter, maintainer or admin; the user gets it")],
-    scope: Annotated[list[str], typer.Option(help="read, submit, control, register, audit; default: all")] = [],
+    scope: Annotated[list[str], typer.Option(help="read, submit, control, register, extend, audit; default: all")] = [],
     days: Annotated[float, typer.Option(help="until it expires")] = 90,
     note: Annotated[str, typer.Option(help="what it is for")] = "",
     output: Output = OUTPUT,
@@ -263,6 +265,7 @@ def create_token(
     with closing(_database(url, output)) as opened:
         if url is None and opened.revision() is None:
             opened.upgrade()  # the first token, before the first `up`; a schema that is there is not changed by the way
+            say([f"the first token of a new service in {output}: `gauntlet up{_where(url, output)}` starts it"])
         opened.check()
         print(Access(opened).create(user, chosen, scopes, days, note))
 
@@ -299,6 +302,13 @@ def revoke_token(token: Annotated[str, typer.Argument(metavar="ID")], output: Ou
     with closing(_open(url, output)) as opened:
         Access(opened).revoke(token)
     say([f"{token} is revoked"])
+
+
+def _where(url: str | None, output: Path) -> str:
+    """What other commands need to be told to find this service's database."""
+    if url is not None:
+        return "   (with the same --database or GAUNTLET_DATABASE)"
+    return "" if output == OUTPUT else f" --output {shlex.quote(str(output))}"
 
 
 def _no_dashboard_of(address: str | None, option: str) -> None:

@@ -1,6 +1,7 @@
 """What this machine has, and whether it will do."""
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -52,6 +53,13 @@ def _plugins() -> str:
 
 def _disk(output: Path) -> Check:
     place = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
+    if not place.is_dir():
+        return Check("output", False, f"{place} is not a folder", "name another one with --output")
+    try:
+        with tempfile.TemporaryFile(dir=place):  # mode bits do not tell: root may write everywhere but where it cannot
+            pass
+    except OSError as problem:
+        return Check("output", False, f"{place} cannot be written to: {problem.strerror}", "name another with --output")
     free = shutil.disk_usage(place).free
     detail = f"{output.absolute()}: {free / 2**30:.0f} GiB free"
     return Check("output", free > LEAST_FREE, detail, "make room, or name another folder with --output")

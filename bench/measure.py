@@ -53,6 +53,11 @@ def clean(
 ) -> pa.Table:
     """Predictions, confidences and scores of untouched inputs; of the first `examined`, what gradients are worth."""
     labels, x, scores = untouched(model, samples, indices)
+    if labels.max() >= model.classes:
+        raise PluginError(
+            f"the label {labels.max()} is none of the model's {model.classes} classes, 0 to {model.classes - 1}",
+            "labels count from 0; or the model is one for other data",
+        )
     prediction, kept = judged_untouched(model, x, labels, indices, judging)
     return samples_table(
         {

@@ -100,7 +100,8 @@ class Untouched:
             changed = sorted({name for name, *_ in self._before ^ after})
             raise PluginError(
                 f"{self._culprit} changed the model while it ran: {', '.join(changed[:5])}",
-                "a plugin must leave parameters, buffers and modes as they are (work on a copy)",
+                "parameters, buffers and modes have to stay as they are: work on a copy. Or is it the model that "
+                "changes itself, as BatchNorm in training mode does? `gauntlet check-adapter` tells",
             )
 
     def _state(self) -> frozenset[tuple[str, int, int, bool]]:

@@ -1,6 +1,6 @@
 """From names to content: digests of weights, data and source. What a plan is made of."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -22,8 +22,9 @@ from bench.contracts import (
     detectors,
 )
 from bench.data import subset
-from bench.errors import DataError, PluginError
+from bench.errors import DataError, Mistake, PluginError, SuiteError, did_you_mean
 from bench.escalation import Remedy, escalated
+from bench.fitting import misfits
 from bench.names import COST_SUFFIX
 from bench.plan import EXAMINED, DatasetRef, EvaluationRef, Fit, ModelRef, Resolved, content_key
 from bench.plugins import engine_digest, source_digest
@@ -59,9 +60,11 @@ class Resolver:
     def resolve(self, only: str | None = None) -> tuple[Resolved, list[TrainTask | FitTask]]:
         """The suite by content, and the trainings and fits that can start now.
 
-        only: a shell pattern on `model/dataset/evaluation`; what no such cell needs is not made. Raises DataError,
-        PluginError. Call it again when these have ended: further ones may have been waiting for their weights.
+        only: a shell pattern on `model/dataset/evaluation`; what no such cell needs is not made. Call it again when
+        these have ended: further ones may have been waiting for their weights. Raises DataError, PluginError, and
+        SuiteError where models and data do not fit, or `only` leaves nothing.
         """
+        self._check_fit()
         found = [self._model(spec) for spec in self.suite.models]
         resolved = Resolved(
             suite=self.suite.name,
@@ -81,6 +84,8 @@ class Resolver:
                 fittings[task.key] = task
         resolved = resolved.model_copy(update={"fits": tuple(fits)})
         cells = list(resolved.cells(only))
+        if only is not None and not cells:
+            raise SuiteError([Mistake("--only", "", _nothing(only, [cell.label for cell in resolved.cells()]))])
         needed = {ref.label for cell in cells for ref in cell.models}
         todo: dict[str, TrainTask | FitTask] = {}
         for ref, weights in found:
@@ -103,6 +108,12 @@ class Resolver:
             for label, (spec, remedy) in found.items()
         )
         return resolved.model_copy(update={"evaluations": (*resolved.evaluations, *further)})
+
+    def _check_fit(self) -> None:
+        """Before anything is stored or trained."""
+        loaded = {spec.name: self._loaded(spec) for spec in self.suite.datasets}
+        if mistakes := list(misfits(self.suite, loaded)):
+            raise SuiteError(mistakes)
 
     # --- models
 
@@ -173,7 +184,7 @@ class Resolver:
     def _dataset(self, spec: DatasetSpec) -> DatasetRef:
         plugin = spec.build()
         args = plugin.model_dump(mode="json", exclude={"split"})
-        samples = self._load(plugin.name, spec.split, args)
+        samples = self._loaded(spec)
         return DatasetRef(
             label=spec.name,
             plugin=plugin.name,
@@ -187,6 +198,10 @@ class Resolver:
             images=len(samples.input_shape) == 3,
             size=len(subset(samples.labels, spec.limit, spec.stratified, seed=0)),
         )
+
+    def _loaded(self, spec: DatasetSpec) -> Samples:
+        plugin = spec.build()
+        return self._load(plugin.name, spec.split, plugin.model_dump(mode="json", exclude={"split"}))
 
     def _load(self, name: str, split: str, args: Mapping[str, Any]) -> Samples:
         key = repr((name, split, sorted(args.items())))
@@ -322,3 +337,8 @@ def _source(plugin: Plugin) -> str:
 
 def _arguments(adapter: Adapter) -> dict[str, Any]:
     return adapter.model_dump(mode="json", exclude={"weights"})
+
+
+def _nothing(only: str, labels: Sequence[str]) -> str:
+    near = did_you_mean(only, labels) or f" (the first is '{labels[0]}')"
+    return f"no MODEL/DATASET/EVALUATION of the suite matches '{only}'{near}"

@@ -41,6 +41,7 @@ from bench.contracts.models import Adapter as Adapter
 from bench.contracts.models import Classifier as Classifier
 from bench.contracts.models import Loading as Loading
 from bench.contracts.models import Report as Report
+from bench.contracts.models import Signature as Signature
 from bench.contracts.models import Training as Training
 from bench.contracts.models import Wrapped as Wrapped
 from bench.contracts.plugin import Plugin as Plugin

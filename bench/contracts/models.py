@@ -163,6 +163,15 @@ class Loading:
     peak_bytes: int | None  # of host memory above what the process held before; None where the system does not tell
 
 
+@dataclass(frozen=True)
+class Signature:
+    """What a classifier takes and gives, in the words of Classifier."""
+
+    input_shape: tuple[int, ...]
+    bounds: Bounds
+    classes: int
+
+
 class Adapter(Plugin, ABC):
     """How a model is built: from its fields, and from the bytes of its weights.
 
@@ -173,6 +182,11 @@ class Adapter(Plugin, ABC):
     where: ClassVar[frozenset[str]] = frozenset({"weights"})  # fields that say where it lies, not what it is
 
     weights: Path | None = None
+
+    @property
+    def signature(self) -> "Signature | None":
+        """What goes in and comes out, where the fields tell it: data that do not fit are refused before any work."""
+        return None
 
     @abstractmethod
     def build(self, weights: bytes | None) -> Classifier:

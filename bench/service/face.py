@@ -16,10 +16,12 @@ from bench.service.around import Around, explain
 from bench.service.bodies import Bodies
 from bench.service.database import Database
 from bench.service.door import Door
+from bench.service.face_adapters import add_adapters
 from bench.service.face_models import add_models, registry_uri, scan
 from bench.service.face_results import add_results
 from bench.service.face_submissions import add_changes, add_events, add_submissions
 from bench.service.figures import Figures
+from bench.service.modules import Modules
 from bench.service.page import add_page
 from bench.service.queue import PAGE, Queue, Quotas
 from bench.service.stream import Streams
@@ -55,9 +57,11 @@ def face(
     app.add_middleware(Bodies, most=intake.MAX_BYTES, pieces=PIECE)
     app.add_middleware(Around, figures=figures, access=door.access)
     explain(app)
-    add_models(app, door, Uploads(database, output / "uploads", limits, scan), registry_uri(output, tracking_uri))
+    known, uploads = Modules(database), Uploads(database, output / "uploads", limits, scan)
+    add_models(app, door, uploads, registry_uri(output, tracking_uri), known)
+    add_adapters(app, door, known)
     add_page(app)
-    add_submissions(app, door, queue, working, traces)
+    add_submissions(app, door, queue, known, working, traces)
     add_changes(app, door, queue)
     add_events(app, door, queue, streams)
     add_results(app, door, queue, output, working)

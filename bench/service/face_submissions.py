@@ -15,6 +15,7 @@ from bench.service import intake, shapes
 from bench.service.access import Identity, Verb
 from bench.service.database import State
 from bench.service.door import Door
+from bench.service.modules import Modules
 from bench.service.queue import PAGE, PRIORITIES, Queue
 from bench.service.stream import Streams
 from bench.service.traces import Traces
@@ -31,8 +32,10 @@ SUITE = {
 }
 
 
-def add_submissions(app: FastAPI, door: Door, queue: Queue, working: asyncio.Semaphore, traces: Traces) -> None:
-    """working: how many suites are read at a time."""
+def add_submissions(
+    app: FastAPI, door: Door, queue: Queue, known: Modules, working: asyncio.Semaphore, traces: Traces
+) -> None:
+    """known: modules that suites may name beside what is built in. working: how many suites are read at a time."""
     Who = Annotated[Identity, Depends(door.who)]  # noqa: N806 - a type
 
     @app.post(
@@ -46,7 +49,7 @@ def add_submissions(app: FastAPI, door: Door, queue: Queue, working: asyncio.Sem
         me.need(Verb.SUBMIT)
         content = await request.body()
         async with working:
-            suite = await run_in_threadpool(intake.accept, content)
+            suite = await run_in_threadpool(lambda: intake.accept(content, known.all()))
         text = content.decode("utf-8-sig")
         enter = partial(queue.submit, key=key, priority=priority, shared=shared)
         made, _ = await run_in_threadpool(enter, me.user, suite.name, text)

@@ -1,5 +1,6 @@
 """The service's settings from a file: what one user may have (the fields of bench.service.queue.Quotas), the rate of
-requests, and under `days` how long the service remembers (bench.service.retention.Days)."""
+requests, for how many workers Ray's autoscaler is asked, and under `days` how long the service remembers
+(bench.service.retention.Days)."""
 
 import math
 from dataclasses import dataclass, field, fields
@@ -12,16 +13,18 @@ from bench.service.retention import KINDS, Days
 from bench.suite_yaml import Document, describe, read, refusal
 
 RATE = 20.0  # requests per second of one user
+AUTOSCALED = 100  # workers
 EVER = "for ever"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """quotas hold for all faces and the dispatcher together, the rate for each face, days for the dispatcher."""
+    """quotas hold for all faces and the dispatcher together, the rate for each face, the rest for the dispatcher."""
 
     quotas: Quotas = field(default_factory=Quotas)
     rate: float = RATE
     days: Days = field(default_factory=Days)
+    autoscaled: int = AUTOSCALED
 
 
 def limits(path: Path | None) -> Limits:
@@ -33,11 +36,12 @@ def limits(path: Path | None) -> Limits:
     given = dict(document.data)
     rate = float(given.pop("rate", RATE))
     days = {kind: math.inf if each == EVER else float(each) for kind, each in given.pop("days", {}).items()}
-    return Limits(Quotas(**given), rate, Days(**days))
+    autoscaled = given.pop("autoscaled", AUTOSCALED)
+    return Limits(Quotas(**given), rate, Days(**days), autoscaled)
 
 
 def _check(document: Document) -> None:
-    whole = {each.name: each.type in (int, "int") for each in fields(Quotas)} | {"rate": False}
+    whole = {each.name: each.type in (int, "int") for each in fields(Quotas)} | {"rate": False, "autoscaled": True}
     for key, value in document.data.items():
         if key == "days":
             _check_days(document, value)

@@ -54,9 +54,8 @@ class Retention:
         self._database = database
         self._output = output
         self._clock = clock
-        self._days: dict[str, float] = asdict(days) | {
-            "events": min(days.events, days.submissions)
-        }  # they go with their submission
+        self._days: dict[str, float] = asdict(days)
+        self._days["events"] = min(days.events, days.submissions)  # they go with their submission
 
     def run(self, stop: threading.Event) -> None:
         """Forget, now and every hour, until it is stopped. What could not be done is tried again the next time."""

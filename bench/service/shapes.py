@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from bench.models import Entry as Version
-from bench.service import database
+from bench.service import database, modules
 from bench.service.queue import PRIORITIES
 
 TEXT = {"type": "string"}
@@ -141,6 +141,47 @@ class Models(Shape):
     """Registered models, by name, the newest version first."""
 
     models: list[Model]
+
+
+class NewModule(BaseModel):
+    """An installed module that is to be registered."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    module: Annotated[str, Field(pattern=modules.NAME, max_length=modules.LONGEST)]
+    """Its dotted name."""
+
+
+class Module(Shape):
+    """A module that was registered."""
+
+    module: str
+    brings: dict[str, list[str]]
+    """Names of its plugins, by kind: `adapters`, `attacks`, `datasets`, `probes`, `detectors`, `certificates`."""
+    digest: str
+    """Of the package that it belongs to, as it was registered."""
+    owner: str
+    """Who registered it."""
+    registered: float
+    retired: float | None
+    note: str
+    """What keeps the machine of this face from using it; empty where nothing does."""
+
+
+class Adapter(Shape):
+    """An adapter that a suite may name."""
+
+    name: str
+    module: str
+    about: str
+    arguments: dict[str, Any]
+    """A JSON schema of its `args:`, without those that name files."""
+
+
+class Adapters(Shape):
+    """Adapters by name, and the modules that were registered."""
+
+    adapters: list[Adapter]
+    modules: list[Module]
 
 
 class Me(Shape):

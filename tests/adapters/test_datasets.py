@@ -238,13 +238,22 @@ def test_cifar100_takes_fine_labels_and_their_names(root: Path, monkeypatch) -> 
 
 
 def test_npz_reads_both_layouts_and_other_names_alike(root: Path) -> None:
-    nchw = RNG.integers(0, 256, (12, 3, 5, 4), dtype=np.uint8)
+    nchw = RNG.integers(0, 256, (12, 3, 5, 6), dtype=np.uint8)
     np.savez(root / "a.npz", x=nchw.transpose(0, 2, 3, 1), y=LABELS)
     np.savez(root / "b.npz", x_test=nchw, y_test=LABELS.astype(np.int64))
     one = Npz(path="a.npz").load()
     other = Npz(path=root / "b.npz", x="x_{split}", y="y_{split}", layout="NCHW").load()
-    assert one.digest == other.digest
+    found = Npz(path=root / "b.npz", x="x_{split}", y="y_{split}").load()
+    assert one.digest == other.digest == found.digest
     assert torch.equal(one.fetch(np.array([4])), torch.tensor(nchw[4:5] / 255).float())
+
+
+@pytest.mark.parametrize(("shape", "why"), [((12, 3, 5, 4), "first or last"), ((12, 8, 8, 8), "neither first nor")])
+def test_npz_asks_where_the_channels_are_if_the_shape_does_not_tell(shape, why: str, root: Path) -> None:
+    np.savez(root / "a.npz", x=np.zeros(shape), y=LABELS)
+    with pytest.raises(DataError, match=f"{why}(.|\\n)*layout: NCHW"):
+        Npz(path="a.npz").load()
+    assert Npz(path="a.npz", layout="NCHW").load().input_shape == shape[1:]
 
 
 def test_npz_scales_only_bytes_unless_told_and_keeps_to_its_bounds(root: Path) -> None:

@@ -39,7 +39,10 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         )
     try:
         _wait(f"http://127.0.0.1:{port}", server, log)
-        yield f"http://127.0.0.1:{port}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("bench.tracking.WAIT", 120.0)  # both may stand still for a while
+            patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
+            yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         try:

@@ -6,6 +6,7 @@ import pytest
 
 import tests.detectors.plugins  # noqa: F401 - registers a model and its data
 from bench import plugins
+from bench.errors import SuiteError
 from bench.resolve import Resolver
 from bench.store import Store
 from bench.suite import Suite
@@ -41,11 +42,15 @@ def labels(where: Path, only: str | None, **changes: object) -> list[str]:
         ("half/*/clean", ["half"]),  # what it starts from
         ("c/*/clean", ["c"]),
         ("c/*/paired_latency", ["b", "c"]),  # and what it is compared with
-        ("nothing", []),
     ],
 )
 def test_models_are_trained_that_are_needed(tmp_path: Path, only: str | None, trained: list[str]) -> None:
     assert labels(tmp_path, only) == trained
+
+
+def test_a_pattern_that_matches_nothing_is_a_mistake_and_the_nearest_name_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SuiteError, match="matches 'b/digit/clean' - did you mean 'b/digits/clean'"):
+        labels(tmp_path, "b/digit/clean")
 
 
 def test_detectors_are_fitted_that_are_needed(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from bench import tracking
 from bench.errors import TrackingError
 from bench.publication import (
     METRICS_PER_ROW,
@@ -308,7 +309,10 @@ def test_a_server_that_is_not_there_is_an_error_at_once_that_says_how_to_publish
 
 
 @pytest.mark.parametrize("scheme", ["http", "postgresql"])
-def test_a_server_that_never_answers_is_an_error_within_seconds(publication: Publication, scheme: str) -> None:
+def test_a_server_that_never_answers_is_an_error_within_seconds(
+    publication: Publication, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "WAIT", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(0)

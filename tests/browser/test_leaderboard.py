@@ -1,6 +1,7 @@
 """The pages of a run in a real browser."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -150,23 +151,35 @@ def big_page() -> str:
     return render(rows, View("big", "b1", tuple(names)), "html")
 
 
-def test_two_hundred_models_by_thirty_columns_are_small_and_open_in_two_seconds(
+def test_two_hundred_models_by_thirty_columns_are_small_and_open_like_a_bare_table(
     opened: Open, browser: Browser, tmp_path: Path
 ) -> None:
-    """Seconds that the page's main thread computes until it is painted: on a machine that does nothing else, the
-    seconds that pass. The wall clock of a busy one says how busy it is."""
+    """Seconds that the page's main thread computes until it is painted: 1.0 to 1.5 where the same table without any
+    script takes 0.5 to 0.7. A slow machine and a busy one are slow at both."""
     page = tmp_path / "big.html"
     page.write_text(big_page(), encoding="utf-8")
     assert page.stat().st_size < 5_000_000
+    with computing(browser) as bare:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+        browser.get(page.as_uri())
+        browser.get_screenshot_as_png()  # it is painted
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    with computing(browser) as whole:
+        opened(page)
+        until(browser, lambda: browser.execute_script("return performance.getEntriesByName('ready').length"))
+    assert len(models(browser)) == 200
+    assert 0 < whole[0] < 5 * bare[0]
+
+
+@contextmanager
+def computing(browser: Browser) -> Iterator[list[float]]:
+    """Seconds of the main thread of a page that is opened inside: one figure, once the block has ended."""
     browser.get("about:blank")
     browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
-    before = _main_thread(browser)
-    opened(page)
-    until(browser, lambda: browser.execute_script("return performance.getEntriesByName('ready').length"))
-    seconds = _main_thread(browser) - before
+    before, told = _main_thread(browser), list[float]()
+    yield told
+    told.append(_main_thread(browser) - before)
     browser.execute_cdp_cmd("Performance.disable", {})
-    assert len(models(browser)) == 200
-    assert 0 < seconds < 2
 
 
 def _main_thread(browser: Browser) -> float:

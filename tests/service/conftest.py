@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -43,20 +44,21 @@ def postgresql() -> Iterator[str]:
             time.sleep(0.1)
         yield f"postgresql://gauntlet@127.0.0.1:{port}"
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # without waiting for whoever has left a connection open
         server.wait(60)
         shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty database; the test runs once on each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/service.db"
     server = request.getfixturevalue("postgresql")
+    monkeypatch.setattr("bench.service.database.REACHED", 60)  # either side may stand still for a while
     name = f"t{uuid.uuid4().hex}"
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")  # which nobody can be connected to
     return f"{server}/{name}".replace("postgresql:", "postgresql+psycopg:")
 
 

@@ -53,10 +53,10 @@ def test_who_asks_too_often_or_guesses_is_told_so_and_nobody_else_is(tmp_path: P
     database.upgrade()
     access = Access(database)
     ann, again, bob = (access.create(user, Role.READER) for user in ("ann", "ann", "bob"))
-    with serving(face(database, tmp_path, rate=1.0)) as url, requests.Session() as session:
+    with serving(face(database, tmp_path, rate=1.0)) as url:
 
         def ask(token: str) -> int:
-            answer = session.get(
+            answer = requests.get(
                 f"{url}/v1/submissions", headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE
             )
             if answer.status_code >= 400:

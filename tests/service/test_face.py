@@ -60,6 +60,9 @@ CALLS = {  # verb -> (method, path, body)
     "models": ("GET", "/v1/models", None),
     "register": ("POST", "/v1/models", b'{"name": "m", "adapter": "small_cnn", "upload": "UPLOAD"}'),
     "retire": ("DELETE", "/v1/models/m/1", None),
+    "adapters": ("GET", "/v1/adapters", None),
+    "register adapters": ("POST", "/v1/adapters", b'{"module": "lab_nowhere.nets"}'),
+    "retire adapters": ("DELETE", "/v1/adapters/lab_nowhere.nets", None),
 }
 READS = ("show", "suite", "events", "failures", "leaderboard", "records", "link")
 OF_UPLOADS = {"show upload": 200, "piece": 200, "finish": 409, "discard": 204}  # of a file that has not come
@@ -71,8 +74,10 @@ def expected(role: str, verb: str, whose: str) -> int:
     """The rules, in words of their own. whose: own, private (another's), shared (another's)."""
     if role == "nobody":
         return 401
-    if verb in ("list", "me", "metrics", "models"):
+    if verb in ("list", "me", "metrics", "models", "adapters"):
         return 200
+    if verb in ("register adapters", "retire adapters"):
+        return {"register adapters": 400, "retire adapters": 404}[verb] if role == "admin" else 403
     if verb == "audit":
         return 200 if role == "admin" else 403
     if verb == "submit":
@@ -316,7 +321,10 @@ def test_answers_keep_to_the_openapi(house: House):
         jsonschema.validate(answer, {**said, "components": document["components"]})
     verbs = {f"{method} {path}" for path, item in document["paths"].items() for method in item}
     asked = {f"{method.lower()} {re.sub(r'[?].*', '', path)}" for method, path, _ in CALLS.values()}
-    known = {one.replace("/m/1", "/{name}/{version}").replace("{upload}", "{id}") for one in asked}
+    known = {
+        re.sub("/m/1$", "/{name}/{version}", re.sub("lab_nowhere.*", "{module}", one)).replace("{upload}", "{id}")
+        for one in asked
+    }
     assert known | {"get /health", "get /ready"} == verbs, "every request is in the table of roles"
     assert all("401" in item["responses"] for paths in document["paths"].values() for item in paths.values())
 

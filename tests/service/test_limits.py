@@ -21,6 +21,8 @@ def test_what_the_file_says_holds_and_the_rest_stays(tmp_path: Path):
     assert found.rate == 3.0
     (tmp_path / "quotas.yaml").write_text("running: 2\n")
     assert limits(tmp_path / "quotas.yaml").rate == RATE
+    (tmp_path / "quotas.yaml").write_text("autoscaled: 7\n")
+    assert limits(tmp_path / "quotas.yaml").autoscaled == 7
 
 
 def test_days_are_told_by_name_and_may_be_for_ever(tmp_path: Path):
@@ -35,6 +37,7 @@ WRONG = {
     "zero": ("running: 0\n", r"quotas\.yaml:1:10: running: must be a whole number above 0"),
     "half a task": ("running: 1\ntasks: 1.5\n", r"quotas\.yaml:2:8: tasks: must be a whole number"),
     "a word": ("rate: fast\n", r"quotas\.yaml:1:7: rate: must be a number above 0"),
+    "no workers": ("autoscaled: 0\n", "autoscaled: must be a whole number above 0"),
     "yes": ("waiting: true\n", "must be a whole number"),
     "days of nothing": ("days: {event: 3}\n", r"1:8: days\.event: nothing of that name.*did you mean 'events'\?"),
     "half a day": (

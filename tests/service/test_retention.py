@@ -257,7 +257,7 @@ def test_files_that_cannot_be_removed_keep_their_submission_and_say_so(
         stop.wait(0.01)
     monkeypatch.undo()
     stop.set()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -282,7 +282,7 @@ def test_the_dispatchers_thread_forgets_now_and_again_until_it_is_stopped(
             assert thread.is_alive()
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(60)
     assert not thread.is_alive()
 
 

@@ -129,14 +129,14 @@ def test_who_goes_on_after_events_that_are_kept_no_longer_gets_what_there_is(hou
     assert house.queue.events(row.id) == []
     url, headers = f"{house.url}/v1/submissions/{row.id}/events", {"Authorization": f"Bearer {token}"}
     for after in (0, last, 2**31 - 1):
-        answer = requests.get(url, headers={**headers, "Last-Event-ID": str(after)}, timeout=20)
+        answer = requests.get(url, headers={**headers, "Last-Event-ID": str(after)}, timeout=PATIENCE)
         lines = answer.text.split("\n")
         assert (answer.status_code, lines[0]) == (200, "event: progress")
         assert json.loads(lines[1].removeprefix("data: "))["state"] == "canceled"
         assert len(lines) == 4, "nothing else, and it has ended"
     house.queue.retry(row.id)
     house.queue.cancel(row.id)
-    answer = requests.get(url, headers={**headers, "Last-Event-ID": str(last)}, timeout=20)
+    answer = requests.get(url, headers={**headers, "Last-Event-ID": str(last)}, timeout=PATIENCE)
     told = [json.loads(line[6:]).get("text") for line in answer.text.split("\n") if line.startswith("data: ")]
     assert told == ["queued", "canceled", None]
     house.queue.cancel(other.id)
@@ -145,10 +145,10 @@ def test_who_goes_on_after_events_that_are_kept_no_longer_gets_what_there_is(hou
 def test_a_stream_of_a_submission_that_is_removed_ends(house: House):
     token = house.token("watcher")
     row, _ = house.queue.submit("watcher", "s", "name: s\n")
-    content = opened(house, token, row.id).iter_content(1)
+    content = opened(house.url, token, row.id).iter_content(1)
     assert next(content)
     with house.database.writing() as session:
         for table, key in ((Event, Event.submission), (Submission, Submission.id)):
             session.execute(delete(table).where(key == row.id))
     assert b"queued" in b"".join(content), "and it was not cut off in the middle"
-    assert opened(house, token, row.id).status_code == 404
+    assert opened(house.url, token, row.id).status_code == 404
