@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from bench import __version__
+from bench.errors import counted
 
 if TYPE_CHECKING:
     from bench.plugins import Source
@@ -117,7 +118,7 @@ def validate(suite: SuiteFile, set_: Set = [], profile: Profile = None) -> None:
     from bench import verbs
 
     found = verbs.check_suite(suite, set_, profile)
-    print(f"{suite}: valid: {len(found.models)} models, {len(found.datasets)} data sets")
+    print(f"{suite}: valid: {counted(len(found.models), 'model')}, {counted(len(found.datasets), 'data set')}")
 
 
 @app.command()
