@@ -14,7 +14,7 @@ test: $(READY)  ## the checks and the tests, minutes
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python tests/side_by_side.py -m "not slow"
 
 test-all: $(READY)  ## everything, the slow tests too
 	$(BIN)/python -m pytest

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from adapters.derived import Derived, Unchanged
 from adapters.torch_module import find
-from bench.contracts import Bounds, Classifier, Gradients, Training, adapter
+from bench.contracts import Bounds, Classifier, Gradients, Training, Wrapped, adapter
 from bench.errors import PluginError
 
 Transform = Callable[[Tensor], Tensor]  # (n, ...) in the unit box to the same, row by row
@@ -36,30 +36,25 @@ class Behind(nn.Module):
         return self.inside(self.transform(x))  # type: ignore[no-any-return]
 
 
-class TransformedClassifier(Classifier):
-    """`inner` behind `transform`, both in the unit box of the bounds.
+class TransformedClassifier(Wrapped):
+    """`model` behind `transform`, both in the unit box of the bounds.
 
     surrogate: what is differentiated in the place of `transform`; None: whatever autograd makes of it.
     """
 
     def __init__(
-        self, inner: Classifier, transform: Transform, surrogate: Transform | None, gradients: Gradients
+        self, model: Classifier, transform: Transform, surrogate: Transform | None, gradients: Gradients
     ) -> None:
-        self.inner, self._transform, self._surrogate, self.gradients = inner, transform, surrogate, gradients
-        shown = ("input_shape", "classes", "stochastic", "realisation", "runtime", "feature_layers", "device")
-        for name in shown:
-            setattr(self, name, getattr(inner, name))
-        self.bounds = Bounds(*inner.bounds)
+        super().__init__(model)
+        self._transform, self._surrogate, self.gradients = transform, surrogate, gradients
+        self.bounds = Bounds(*model.bounds)
 
-    def logits(self, x: Tensor) -> Tensor:
-        return self.inner.logits(self.transformed(x))
+    def around(self, model: Classifier) -> "TransformedClassifier":
+        return TransformedClassifier(model, self._transform, self._surrogate, self.gradients)
 
-    def features(self, x: Tensor, layer: str) -> Tensor:
-        return self.inner.features(self.transformed(x), layer)
-
-    def transformed(self, x: Tensor) -> Tensor:
-        """What the model inside sees of x (n, ...); with the value of `transform`, to the bit, and the gradient of
-        `surrogate`. Raises PluginError where the transformation changes the shape."""
+    def seen(self, x: Tensor) -> Tensor:
+        """See Wrapped.seen: the value of `transform`, to the bit, and the gradient of `surrogate`. Raises PluginError
+        where the transformation changes the shape."""
         low, width = self.bounds.low, self.bounds.high - self.bounds.low
         unit = (x.to(torch.float32) - low) / width
         if self._surrogate is None:
@@ -78,8 +73,8 @@ class TransformedClassifier(Classifier):
 
     @property
     def module(self) -> nn.Module | None:
-        inside = self.inner.module
-        return None if inside is None else Behind(self.transformed, inside)
+        inside = self._model.module
+        return None if inside is None else Behind(self.seen, inside)
 
 
 class _Defended(Derived):
@@ -102,12 +97,6 @@ class _Defended(Derived):
         if Gradients.NONE in (inner.gradients, self.unaided if surrogate is None else None):
             gradients = Gradients.NONE
         return TransformedClassifier(inner, self.transform(), surrogate, gradients)
-
-    def place(self, classifier: Classifier, device: str) -> Classifier:
-        if isinstance(classifier, TransformedClassifier):
-            classifier.inner = self.original().place(classifier.inner, device)
-            classifier.device = classifier.inner.device
-        return classifier
 
     def training(self) -> Training:
         return Unchanged(self)

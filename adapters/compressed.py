@@ -19,7 +19,7 @@ from bench.contracts import AdapterChoice, Plugin, Realisation, Report, Samples,
 from bench.errors import PluginError
 
 
-class Derived(Family):
+class DerivedFamily(Family):
     """A family with the net of another one. What it is trained on, and its shape, are that model's.
 
     model: the adapter of a full-precision family, `cnn` say, with its arguments. `train` is the recipe of the training
@@ -43,12 +43,12 @@ class Derived(Family):
         return {**{name: getattr(original, name) for name in ("data", "input_shape", "classes")}, **values}
 
     @model_validator(mode="after")
-    def _of_a_net_that_it_can_compress(self) -> "Derived":
+    def _of_a_net_that_it_can_compress(self) -> "DerivedFamily":
         check_net(self.original(), self.check)
         return self
 
     @model_validator(mode="after")
-    def _untaught(self) -> "Derived":
+    def _untaught(self) -> "DerivedFamily":
         if self.train.teacher is not None and not self.taught:
             raise ValueError(f"train.teacher: '{self.name}' learns from the labels alone: remove it")
         return self
@@ -84,7 +84,7 @@ class Derived(Family):
         return found
 
 
-class Compressed(Derived):
+class Compressed(DerivedFamily):
     """A family made from the trained weights of another one."""
 
     @abstractmethod
@@ -179,7 +179,7 @@ def _family(choice: AdapterChoice) -> Family:
         found = adapters.build(choice.adapter, choice.args)
     except PluginError as problem:
         raise ValueError(f"model: {problem}") from None
-    if not isinstance(found, Family) or isinstance(found, Derived):
+    if not isinstance(found, Family) or isinstance(found, DerivedFamily):
         raise ValueError(  # noqa: TRY004 - pydantic turns this one into a message with its place
             f"model: '{choice.adapter}' cannot be compressed: name a full-precision family, `cnn` say"
         )

@@ -9,11 +9,13 @@ from pydantic import Field, model_validator
 from bench.contracts import (
     Adapter,
     AdapterChoice,
+    Classifier,
     DatasetChoice,
     Plugin,
     Report,
     Samples,
     Training,
+    Wrapped,
     adapters,
 )
 from bench.errors import PluginError
@@ -37,8 +39,18 @@ class Derived(Adapter):
         """The adapter of the model inside. Raises PluginError, ValidationError."""
         return adapters.build(self.model.adapter, self.model.args)
 
+    @property
+    def untraceable(self) -> str:
+        return self.original().untraceable
+
     def inner_plugins(self) -> tuple[Plugin, ...]:
         return (self.original(),)
+
+    def place(self, classifier: Classifier, device: str) -> Classifier:
+        """One that is wrapped around the model inside goes where that one's adapter puts it."""
+        if isinstance(classifier, Wrapped):
+            return classifier.moved(self.original(), device)
+        return super().place(classifier, device)
 
 
 class Derivation(Training):

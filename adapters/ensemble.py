@@ -51,6 +51,11 @@ class EnsembleClassifier(TorchClassifier):
             raise PluginError("an ensemble needs members that are torch modules")
         if len({(tuple(member.input_shape), member.bounds, member.classes) for member in members}) > 1:
             raise PluginError("the members of an ensemble take different inputs, or tell different classes apart")
+        if any(member.can_refuse or member.smoothing for member in members):
+            raise PluginError(
+                "an ensemble is the mean of its members' modules: that they refuse inputs, or add noise, would be lost",
+                "put `refusing` or `smoothed` around the ensemble",
+            )
         worst_first = (Gradients.NONE, Gradients.SURROGATE, Gradients.EXACT)
         same = all(member.realisation is first.realisation for member in members)
         super().__init__(
@@ -102,6 +107,10 @@ class EnsembleAdapter(Adapter):
         if self.adapter is not None:
             return (adapters.build(self.adapter, self.args),) * (self.members or DEFAULT)
         return tuple(adapters.build(choice.adapter, choice.args) for choice in self.of)
+
+    @property
+    def untraceable(self) -> str:
+        return next((kind.untraceable for kind in self.kinds() if kind.untraceable), "")
 
     def inner_plugins(self) -> tuple[Plugin, ...]:
         return self.kinds() if self.of else self.kinds()[:1]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from adapters.recipe import Recipe, train
 from adapters.reference_training import own_random_numbers
-from adapters.torch_classifier import TorchClassifier, load_state, state_from_bytes, state_to_bytes
+from adapters.torch_classifier import UNIT, TorchClassifier, load_state, state_from_bytes, state_to_bytes
 from bench.contracts import Adapter, DatasetChoice, Plugin, Report, Samples, Training, adapters
 from bench.errors import PluginError, did_you_mean
 
@@ -39,7 +39,15 @@ class Family(Adapter):
             hint = did_you_mean(self.data.dataset, SHAPES)
             raise ValueError(f"`input_shape` is needed for the data set '{self.data.dataset}'{hint}")
         self.teacher()  # a wrong name or argument is told here
+        for name, recipe in self.recipes().items():
+            if name != "train" and recipe.teacher is not None:
+                raise ValueError(f"{name}.teacher: that training learns from the labels: leave `teacher` out")
         return self
+
+    def recipes(self) -> Mapping[str, Recipe]:
+        """The recipes of all of its trainings, by the names of their fields."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: value for name, value in fields.items() if isinstance(value, Recipe)}
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -99,8 +107,8 @@ class FamilyTraining(Training):
         self.model = model
         self.data = model.data
         self.parent = model.teacher()
-        exposure = model.train.exposure
-        self.also = () if exposure is None else (exposure.outliers,)
+        shown = [recipe.exposure for recipe in model.recipes().values()]
+        self.also = tuple(exposure.outliers for exposure in shown if exposure is not None)
 
     def recipe(self) -> Mapping[str, Any]:
         return {"model": self.model.name, **self.model.model_dump(mode="json", exclude={"weights"})}
@@ -128,11 +136,18 @@ def check_net(model: Family, check: Callable[[nn.Module], object]) -> None:
 
 
 def tensors(samples: Samples, input_shape: tuple[int, ...], classes: int) -> tuple[Tensor, Tensor]:
-    """All inputs (n, *input_shape) float32 and labels (n,) int64. Raises PluginError for data of another shape."""
+    """All inputs (n, *input_shape) float32 and labels (n,) int64. Raises PluginError for data of another shape or
+    range."""
     if samples.input_shape != input_shape or len(samples.class_names) != classes:
         raise PluginError(
             f"the net takes inputs of shape {input_shape} and {classes} classes, but the training data have "
             f"{samples.input_shape} and {len(samples.class_names)}",
             "give the family's `input_shape` and `classes` those of its `data`",
+        )
+    if samples.bounds.low < UNIT.low or samples.bounds.high > UNIT.high:
+        raise PluginError(
+            f"the net takes inputs from 0 to 1, but the training data lie between {samples.bounds.low:g} and "
+            f"{samples.bounds.high:g}",
+            "scale the data to that range, and give the data set such `bounds`",
         )
     return samples.fetch(torch.arange(len(samples)).numpy()).to(torch.float32), torch.from_numpy(samples.labels)

@@ -89,8 +89,9 @@ class Lstm(Adapter):
 
     @model_validator(mode="after")
     def _fits(self) -> "Lstm":
-        if self.train.adversary is not None or self.train.teacher is not None:
-            raise ValueError("train: a model of texts learns from the labels: leave `adversary` and `teacher` out")
+        given = [name for name in ("adversary", "teacher", "exposure") if getattr(self.train, name) is not None]
+        if given:
+            raise ValueError(f"train: a model of texts learns from the labels: leave `{'`, `'.join(given)}` out")
         return self
 
     @property

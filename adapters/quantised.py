@@ -8,10 +8,10 @@ import torch.nn.functional as F  # noqa: N812  the name that every torch program
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from adapters.compressed import Derived, Stages
+from adapters.compressed import DerivedFamily, Stages
 from adapters.family import Family, FamilyTraining, tensors
 from adapters.quantisation import bits_of, codes, inner_layers, lower, lower_activations, pack, unpack
-from adapters.recipe import train
+from adapters.recipe import Recipe, train
 from adapters.reference_training import own_random_numbers
 from adapters.torch_classifier import TorchClassifier, load_state, state_from_bytes, state_to_bytes
 from bench.contracts import Gradients, Realisation, Report, Samples, Training, adapter
@@ -22,7 +22,7 @@ OF_TEACHER, OF_LABELS, OF_SCORES = 1.0, 0.5, 0.5  # α, β and γ of Mishra and 
 
 
 @adapter("quantised")
-class Quantised(Derived):
+class Quantised(DerivedFamily):
     """A net with ternary or k-bit weights, and k-bit activations if asked for, taught by one of full precision.
 
     Mishra and Marr 2018, "Apprentice", section 4, with the loss ½ H(labels, student) + ½ H(teacher, student), both
@@ -54,6 +54,11 @@ class Quantised(Derived):
         if self.scheme == "a" and not isinstance(self.teacher(), type(self.original())):
             raise ValueError("scheme 'a' trains the teacher, too: it has to be of the family of `model`")
         return self
+
+    def recipes(self) -> Mapping[str, Recipe]:
+        """Scheme c trains the student by its own recipe first."""
+        found = super().recipes()
+        return {**found, "model.args.train": self.original().train} if self.scheme == "c" else found
 
     def check(self, net: nn.Module) -> None:
         super().check(net)

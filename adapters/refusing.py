@@ -1,12 +1,12 @@
 """A classifier with an outlier detector inside: it refuses to answer what the detector flags."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.contracts import (
     Adapter,
@@ -17,6 +17,7 @@ from bench.contracts import (
     Report,
     Samples,
     Training,
+    Wrapped,
     adapter,
     adapters,
     detectors,
@@ -25,44 +26,29 @@ from bench.errors import PluginError
 from bench.randomness import SampleRandom
 
 
-class RefusingClassifier(Classifier):
-    """Answers as `inner` does, and refuses what scores above the detector's threshold."""
+class RefusingClassifier(Wrapped):
+    """Answers as `model` does, and refuses what scores above the detector's threshold, or what `model` refuses."""
 
-    can_refuse = True
-
-    def __init__(self, inner: Classifier, detector: Detector) -> None:
-        self.inner = inner
-        self._detector = detector
-        shown = ("input_shape", "bounds", "classes", "gradients", "stochastic", "realisation", "feature_layers")
-        for name in (*shown, "part_names", "vocabulary"):
-            setattr(self, name, getattr(inner, name))
-
-    def logits(self, x: Tensor) -> Tensor:
-        return self.inner.logits(x)
-
-    def features(self, x: Tensor, layer: str) -> Tensor:
-        return self.inner.features(x, layer)
-
-    def parts(self, x: Tensor) -> Tensor:
-        return self.inner.parts(x)
+    def __init__(self, model: Classifier, detector: Detector, state: bytes) -> None:
+        super().__init__(model)
+        self.can_refuse = True
+        self._detector, self._learnt = detector.restore(state), len(state)
 
     def refuses(self, x: Tensor) -> Tensor:
         if not len(x):
             return torch.zeros(0, dtype=torch.bool)
         threshold = self._detector.threshold
         assert threshold is not None, "a detector that fits sets a threshold"
-        scores = self._detector.score(self.inner, x, SampleRandom.of(0, "refuses", range(len(x))))
-        return torch.from_numpy(scores > threshold)
+        scores = self._detector.score(self._model, x, SampleRandom.of(0, "refuses", range(len(x))))
+        return torch.from_numpy(scores > threshold) | self._model.refuses(x)
 
     def suspicion(self, x: Tensor) -> Tensor:
-        return self._detector.suspicion(self.inner, x)
+        return self._detector.suspicion(self._model, x)
 
-    def members(self) -> Sequence[Classifier]:
-        return self.inner.members()
-
-    @property
-    def module(self) -> nn.Module | None:
-        return self.inner.module
+    def size_bytes(self) -> int | None:
+        """With what the detector has learnt."""
+        inside = self._model.size_bytes()
+        return None if inside is None else inside + self._learnt
 
 
 @adapter("refusing")
@@ -91,6 +77,10 @@ class Refusing(Adapter):
         self.noticing()
         return self
 
+    @property
+    def untraceable(self) -> str:
+        return "what it refuses is its detector's to say, and no part of a program"
+
     def inner_plugins(self) -> tuple[Plugin, ...]:
         return (self.inside(), self.noticing())
 
@@ -111,14 +101,12 @@ class Refusing(Adapter):
             length = json.loads(line)["inside"]
         except (ValueError, KeyError, TypeError) as problem:
             raise PluginError("these bytes are no weights of adapter 'refusing'", "let a suite make them") from problem
-        inner = self.inside().build(None if length is None else content[:length])
-        return RefusingClassifier(inner, self.noticing().restore(content[length or 0 :]))
+        model = self.inside().build(None if length is None else content[:length])
+        return RefusingClassifier(model, self.noticing(), content[length or 0 :])
 
     def place(self, classifier: Classifier, device: str) -> Classifier:
-        if isinstance(classifier, RefusingClassifier):
-            classifier.inner = self.inside().place(classifier.inner, device)
-            classifier.device = classifier.inner.device
-        return classifier
+        assert isinstance(classifier, Wrapped)
+        return classifier.moved(self.inside(), device)
 
     def training(self) -> Training | None:
         return None if self.weights else _Fitting(self)

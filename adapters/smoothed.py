@@ -2,34 +2,25 @@
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from adapters.derived import Derived, Unchanged
-from bench.contracts import (
-    Classifier,
-    Training,
-    adapter,
-)
+from bench.contracts import Classifier, Training, Wrapped, adapter
 
 
-class SmoothedClassifier(Classifier):
-    """`inner` at x plus noise, drawn anew for each row of each pass from torch's generator; not cut by the bounds."""
+class SmoothedClassifier(Wrapped):
+    """`model` at x plus noise, drawn anew for each row of each pass from torch's generator; not cut by the bounds."""
 
-    stochastic = True
+    def __init__(self, model: Classifier, sigma: float) -> None:
+        super().__init__(model)
+        self.stochastic, self.smoothing, self._sigma = True, sigma, sigma
 
-    def __init__(self, inner: Classifier, sigma: float) -> None:
-        self.inner, self.smoothing = inner, sigma
-        for name in ("input_shape", "bounds", "classes", "gradients", "realisation", "runtime", "device"):
-            setattr(self, name, getattr(inner, name))
-
-    def logits(self, x: Tensor) -> Tensor:
-        assert self.smoothing is not None
+    def seen(self, x: Tensor) -> Tensor:
         x = x.to(torch.float32)
-        return self.inner.logits(x + self.smoothing * torch.randn_like(x))
+        return x + self._sigma * torch.randn_like(x)
 
-    @property
-    def module(self) -> nn.Module | None:
-        return self.inner.module
+    def around(self, model: Classifier) -> "SmoothedClassifier":
+        return SmoothedClassifier(model, self._sigma)
 
 
 @adapter("smoothed")
@@ -42,14 +33,12 @@ class Smoothed(Derived):
 
     sigma: float = Field(default=0.25, gt=0, allow_inf_nan=False, description="standard deviation, in input units")
 
+    @property
+    def untraceable(self) -> str:
+        return "the noise is drawn by torch, and no part of a program"
+
     def build(self, weights: bytes | None) -> SmoothedClassifier:
         return SmoothedClassifier(self.original().build(weights), self.sigma)
-
-    def place(self, classifier: Classifier, device: str) -> Classifier:
-        if isinstance(classifier, SmoothedClassifier):
-            classifier.inner = self.original().place(classifier.inner, device)
-            classifier.device = classifier.inner.device
-        return classifier
 
     def training(self) -> Training:
         return Unchanged(self)

@@ -154,7 +154,8 @@ class FoolboxAttack(Attack):
         """Foolbox's attack on these samples (k, ...) in the unit box. A fixed radius: the first broken query counts."""
         draws = SampleDraws(random, alone=self._alone)
         accept = None if radius is None else lambda query: length(query - unit, self.norm) <= radius * (1 + 1e-6)
-        watched = Watched(model, draws, y, log_softmax=self.traits.targeted, accept=accept).eval()
+        untouched = unit if self.traits.ends else None
+        watched = Watched(model, draws, y, self.traits.targeted, accept, untouched).eval()
         seen = PyTorchModel(watched, bounds=UNIT, device=model.device)
         options: dict[str, Any] = {} if radius is None else {"epsilon": radius}
         if start is not None:

@@ -85,7 +85,9 @@ class Watched(torch.nn.Module):
     """What Foolbox sees of a classifier: inputs in the unit box, and no draws served inside.
 
     scale, low: `input units = low + scale * unit`. Keeps in `first` the first query of each row that lost its label and
-    that `accept` (query (n, ...) -> mask (n,)) lets pass, where a query has one row for each sample.
+    that `accept` (query (n, ...) -> mask (n,)) lets pass, where a query has one row for each sample. untouched: the
+    inputs (n, ...), of an attack that is over for a sample as soon as a query of it has lost its label, but asks on for
+    the whole block: what is over is asked no more, and answered as before. A query of the untouched inputs begins anew.
     """
 
     def __init__(
@@ -95,22 +97,39 @@ class Watched(torch.nn.Module):
         y: Tensor,
         log_softmax: bool,
         accept: Callable[[Tensor], Tensor] | None,
+        untouched: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.logits = model.logits
+        self.model, self.untouched = model, untouched
         self.low, self.scale = model.bounds.low, model.bounds.high - model.bounds.low
         self.unit = (self.low, self.scale) == (0.0, 1.0)
         self.draws, self.y, self.log_softmax, self.accept = draws, y, log_softmax, accept
         self.first: Tensor | None = None
         self.found = torch.zeros(len(y), dtype=torch.bool, device=y.device)
+        self.over = torch.zeros_like(self.found)
+        self.answered = torch.zeros(0)
 
     def forward(self, unit: Tensor) -> Tensor:
         with self.draws.outside():
-            logits = self.logits(unit if self.unit else self.low + self.scale * unit)
+            x = unit if self.unit else self.low + self.scale * unit
+            logits = self.model.logits(x) if self.untouched is None else self._standing(x, unit)
             if self.accept is not None and len(unit) == len(self.y):
                 self._remember(unit.detach(), logits.detach())
             # Foolbox changes logits in place (confidence of Carlini-Wagner): never the model's own tensor
             return logits.log_softmax(1) if self.log_softmax else logits.clone()
+
+    def _standing(self, x: Tensor, unit: Tensor) -> Tensor:
+        assert self.untouched is not None
+        if torch.equal(unit, self.untouched):
+            self.over[:] = False
+        rows = (~self.over).nonzero()[:, 0]
+        if len(rows) == len(x):
+            logits = self.model.logits(x)
+        else:
+            logits = self.answered.index_put((rows,), self.model.rows(rows).logits(x[rows]))
+        self.answered = logits.detach()
+        self.over |= self.answered.argmax(1) != self.y
+        return logits
 
     def _remember(self, unit: Tensor, logits: Tensor) -> None:
         assert self.accept is not None

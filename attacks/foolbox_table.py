@@ -23,6 +23,7 @@ class Traits:
     images: bool = False  # inputs are (channels, height, width)
     targeted: bool = False  # towards the runner-up class; sees log-probabilities, since its fitness needs their scale
     blank: bool = False  # hands back zeros where it found nothing
+    ends: bool = False  # for a sample when a query of it has lost its label; yet goes on until the last one has
     unable: tuple[type[Exception], str] | None = None  # how it says that one sample cannot be attacked
     requires: tuple[str, ...] = ()
     defaults: Mapping[str, object] = field(default_factory=dict)  # that differ from Foolbox's
@@ -59,7 +60,7 @@ SPECIAL = {
     ),
     "ddn": Traits(L2),
     "ead": Traits(L1, blank=True, alone_if=("abort_early", True), defaults=QUICK),
-    "gaussian_blur": Traits(ANY, DECISION, images=True),
+    "gaussian_blur": Traits(ANY, DECISION, images=True, ends=True),
     "gen": Traits(LINF, Knowledge.SCORE, alone=True, targeted=True),
     "hop_skip_jump": Traits(
         (Norm.L2, Norm.LINF),
@@ -74,7 +75,9 @@ SPECIAL = {
     "l2_carlini_wagner": Traits(L2, blank=True, alone_if=("abort_early", True), defaults=QUICK),
     "l2_fmn": Traits(L2, refused="never projects on its ball, so that its distances are too long: use foolbox.ddn"),
     "l2_contrast_reduction": Traits(L2, DECISION),
-    "linear_search_blended_uniform_noise": Traits(ANY, DECISION),
+    "l2_deep_fool": Traits(L2, ends=True),
+    "linf_deep_fool": Traits(LINF, ends=True),
+    "linear_search_blended_uniform_noise": Traits(ANY, DECISION, ends=True),
     "linear_search_contrast_reduction": Traits(ANY, DECISION),
     "newton_fool": Traits(
         L2,
@@ -92,7 +95,7 @@ SPECIAL = {
     ),
     "salt_and_pepper_noise": Traits(L2, DECISION),
     "sparse_l1_descent": Traits(L1),
-    "spatial": Traits(ANY, DECISION, images=True, exhaustive=True, alone_if=("grid_search", False)),
+    "spatial": Traits(ANY, DECISION, images=True, exhaustive=True, ends=True, alone_if=("grid_search", False)),
     "virtual_adversarial": Traits(L2, alone=True, unable=(RuntimeError, "Gradient vanished")),
 }
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from attacks.losses import margin
 from attacks.outer import Outer
 from attacks.overlap import gradient_overlap
-from bench.contracts import Classifier, Norm, attack
+from bench.contracts import Classifier, Norm, Wrapped, attack
 from bench.randomness import SampleRandom
 
 
@@ -22,20 +22,26 @@ class Where(StrEnum):
     RANDOM = "random"
 
 
-class Masked(Classifier):
+class Masked(Wrapped):
     """`model` as a function of the free coordinates: all others keep the values of x. x, free: (n, *input_shape)."""
 
     def __init__(self, model: Classifier, x: Tensor, free: Tensor) -> None:
-        for name in ("input_shape", "bounds", "classes", "gradients", "stochastic", "device"):
-            setattr(self, name, getattr(model, name))
-        self.model, self.x, self.free = model, x, free
+        super().__init__(model)
+        self._x, self._free = x, free
+
+    def around(self, model: Classifier) -> "Masked":
+        return Masked(model, self._x, self._free)
+
+    @property
+    def module(self) -> None:
+        """None: that of the model is a function of all coordinates."""
 
     def rows(self, rows: Tensor) -> "Masked":
-        return Masked(self.model.rows(rows), self.x[rows], self.free[rows])
+        return Masked(self._model.rows(rows), self._x[rows], self._free[rows])
 
-    def logits(self, x: Tensor) -> Tensor:
-        """See Classifier.logits. Takes as many inputs as it has rows."""
-        return self.model.logits(torch.where(self.free, x, self.x))
+    def seen(self, x: Tensor) -> Tensor:
+        """See Wrapped.seen. Takes as many inputs as it has rows."""
+        return torch.where(self._free, x, self._x)
 
 
 @attack("restricted")

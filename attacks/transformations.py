@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
-from bench.contracts import Bounds, Classifier, Frozen
+from bench.contracts import Bounds, Classifier, Frozen, Wrapped
 from bench.errors import PluginError
 
 Kind = Literal[
@@ -76,22 +76,25 @@ def named(value: Any) -> Any:
 Named = Annotated[Transformation, BeforeValidator(named, json_schema_input_type=Transformation | Kind)]
 
 
-class Transformed(Classifier):
+class Transformed(Wrapped):
     """`model` behind a transformation."""
 
     def __init__(self, model: Classifier, change: Transformation) -> None:
-        for name in ("input_shape", "bounds", "classes", "gradients", "stochastic", "can_refuse", "device"):
-            setattr(self, name, getattr(model, name))
-        self.model, self.change = model, change
+        super().__init__(model)
+        self._change = change
+
+    def around(self, model: Classifier) -> "Transformed":
+        return Transformed(model, self._change)
+
+    @property
+    def module(self) -> None:
+        """None: that of the model does not transform."""
 
     def rows(self, rows: Tensor) -> "Transformed":
-        return Transformed(self.model.rows(rows), self.change)
+        return self.around(self._model.rows(rows))
 
-    def logits(self, x: Tensor) -> Tensor:
-        return self.model.logits(self.change(x, Bounds(*self.bounds)))
-
-    def refuses(self, x: Tensor) -> Tensor:
-        return self.model.refuses(self.change(x, Bounds(*self.bounds)))
+    def seen(self, x: Tensor) -> Tensor:
+        return self._change(x, Bounds(*self.bounds))
 
 
 def rigidly_moved(x: Tensor, degrees: Tensor, right: Tensor, down: Tensor, fill: float) -> Tensor:

@@ -18,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code (the table is in bench.errors)."""
     from bench import (  # noqa: F401 - importing registers them
         cli,
+        cli_adapters,
         cli_client,
         cli_compare,
         cli_examples,

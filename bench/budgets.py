@@ -158,18 +158,14 @@ class Limited(Metered):
             "remove `budget:`, or take another attack",
         )
 
+    def around(self, model: Classifier) -> "Limited":
+        return Limited(model, self._passes, self._rows, self._purse, self._places, self._judges)
+
     def members(self) -> Sequence[Classifier]:
         return [
             Limited(member, self._passes, self._rows, self._purse, self._places, judges=False)
             for member in self._model.members()
         ]
-
-    @property
-    def source(self) -> Classifier | None:
-        source = self._model.source
-        if source is None:
-            return None
-        return Limited(source, self._passes, self._rows, self._purse, self._places, self._judges)
 
     def _whose(self, count: int) -> tuple[Rows, Rows]:
         """Of each input the sample that it belongs to: its place in the purse, its row in the records."""

@@ -25,7 +25,8 @@ Port = Annotated[int, typer.Option(min=1, max=65535)]
 Ray = Annotated[str | None, typer.Option("--address", metavar="RAY", help="a running Ray cluster; default: one here")]
 Workers = Annotated[int | None, typer.Option(min=1, help="default: as many as the cluster has room for")]
 QuotaFile = Annotated[
-    Path | None, typer.Option("--quotas", metavar="FILE", help="what one user may have, as YAML (deploy/quotas.yaml)")
+    Path | None,
+    typer.Option("--quotas", metavar="FILE", help="quotas, and how long what is kept, as YAML (deploy/quotas.yaml)"),
 ]
 Pages = Annotated[
     str | None,
@@ -106,17 +107,20 @@ def dispatch(
     from bench.service.companions import check_dashboard
     from bench.service.dispatcher import Foreman, Place
     from bench.service.limits import limits
+    from bench.service.retention import Retention
     from bench.service.server import end_with_supervisor, log_lines, on_signal
     from bench.service.traces import traces
     from bench.service.work import Work
 
-    quotas = limits(quotas_).quotas
+    given = limits(quotas_)
     log_lines()
     if dashboard_port is not None:
         _no_dashboard_of(address, "--dashboard-port")
         check_dashboard(dashboard_port)
-    place = Place(output.absolute(), address, workers, tracking_uri, dashboard_port)
-    foreman = Foreman(Work(_open(url, output), quotas), place, quotas, traces("gauntlet-dispatcher"))
+    place = Place(output.absolute(), address, workers, tracking_uri, dashboard_port, autoscaled=given.autoscaled)
+    opened = _open(url, output)
+    work, retention = Work(opened, given.quotas), Retention(opened, given.days, place.output)
+    foreman = Foreman(work, place, given.quotas, retention, traces("gauntlet-dispatcher"))
     on_signal(foreman.stop)
     end_with_supervisor()
     foreman.run()
@@ -212,11 +216,43 @@ def upgrade(output: Output = OUTPUT, url: Url = None) -> None:
     say(["the schema is up to date"])
 
 
+@database.command("prune")
+def prune(
+    remove: Annotated[bool, typer.Option("--remove", help="and remove it; else it is only said")] = False,
+    quotas: QuotaFile = None,
+    output: Output = OUTPUT,
+    url: Url = None,
+    form: Form = Format.TABLE,
+) -> None:
+    """Say what has become old, by `days` in the quotas' file, and remove it. The dispatcher does that every hour."""
+    import math
+    import os
+    from dataclasses import asdict
+    from threading import Event
+
+    from bench.service.access import Access
+    from bench.service.limits import EVER, limits
+    from bench.service.retention import Retention
+
+    days = limits(quotas).days
+    kept = {kind: each if math.isfinite(each) else EVER for kind, each in asdict(days).items()}
+    with closing(_open(url, output)) as opened:
+        retention = Retention(opened, days, output.absolute())
+        found = retention.old()
+        if remove:
+            gone = retention.forget(Event())
+            found = {kind: gone.get(kind, 0) for kind in found}
+            told = ", ".join(f"{count} {kind}" for kind, count in gone.items()) or "nothing"
+            Access(opened).audit(None, f"uid {os.getuid()}", "prune", told, 200)
+    word = "removed" if remove else "would be removed"
+    listed([{"of": kind, "days": kept[kind], word: count} for kind, count in found.items()], form)
+
+
 @tokens.command("create")
 def create_token(
     user: str,
     role: Annotated[str, typer.Option(help="reader, submitter, maintainer or admin; the user gets it")],
-    scope: Annotated[list[str], typer.Option(help="read, submit, control, register, audit; default: all")] = [],
+    scope: Annotated[list[str], typer.Option(help="read, submit, control, register, extend, audit; default: all")] = [],
     days: Annotated[float, typer.Option(help="until it expires")] = 90,
     note: Annotated[str, typer.Option(help="what it is for")] = "",
     output: Output = OUTPUT,

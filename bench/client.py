@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 
@@ -29,7 +29,7 @@ PIECE = 4 << 20  # bytes of a file of weights in one request
 CHUNK = 1 << 16
 PAGE = 100  # submissions that one request lists
 BUILDING = (5.0, 300.0)  # while a model is built to see whether it can be
-_SUBMISSIONS, _UPLOADS, _MODELS = "submissions", "uploads", "models"
+_SUBMISSIONS, _UPLOADS, _MODELS, _ADAPTERS = "submissions", "uploads", "models", "adapters"
 
 
 class ServiceError(GauntletError):
@@ -167,6 +167,21 @@ class Client:
         """Take a version out of the registry. For maintainers."""
         self._send("DELETE", f"/{name}/{version}", _MODELS)
 
+    # --- adapters
+
+    def adapters(self) -> dict[str, Any]:
+        """`adapters`: those that a suite may name, with a JSON schema of their arguments; `modules`: those that were
+        registered, with what they bring."""
+        return dict(self._json("GET", "", _ADAPTERS))
+
+    def register_adapters(self, module: str) -> dict[str, Any]:
+        """Register a module that is installed on the service's machines, or register it anew. For administrators."""
+        return dict(self._json("POST", "", _ADAPTERS, json={"module": module}, timeout=BUILDING))
+
+    def retire_adapters(self, module: str) -> None:
+        """New suites cannot name what it brings; what was accepted goes on. For administrators."""
+        self._send("DELETE", f"/{quote(module, safe='')}", _ADAPTERS)
+
     def _piece(self, row: dict[str, Any], piece: bytes) -> dict[str, Any]:
         headers = {"Content-Type": "application/octet-stream"}
         try:
@@ -184,21 +199,26 @@ class Client:
             return now  # a piece whose answer was lost had come after all
 
     def watch(self, submission: str) -> Iterator[Event]:
-        """Events until the submission has ended. A connection that breaks off goes on where it was."""
+        """Events until the submission has ended. A connection that breaks off goes on where it was, also where the
+        submission has ended meanwhile: its last events say how."""
         last: int | None = None
+        told = ended = False
         while True:
             try:
                 for event in self._stream(submission, last):
                     last = event.id or last
+                    told = event.kind == "progress" and event.data["ended"] is not None
                     yield event
             except requests.RequestException:
                 pass  # it broke off: whether the service is there is what `get` finds out, and gives up after a while
             except ServiceError as refused:
                 if refused.status not in AWAY:
                     raise
-            if self.get(submission)["ended"] is not None:
+            if told or ended:
                 return
-            time.sleep(1.0)
+            ended = self.get(submission)["ended"] is not None
+            if not ended:
+                time.sleep(1.0)
 
     def _stream(self, submission: str, last: int | None) -> Iterator[Event]:
         headers = {"Last-Event-ID": str(last)} if last else {}

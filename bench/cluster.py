@@ -23,6 +23,7 @@ from ray._private import ray_constants
 from ray._private import worker as ray_worker
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.autoscaler.sdk import request_resources
+from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.exceptions import GetTimeoutError, RayError
 
 from bench import placement
@@ -86,9 +87,11 @@ def cluster(
             raise ClusterError(
                 f"cannot start or join {where}: {line(problem)}", "`gauntlet doctor` looks at the machine"
             ) from problem
+        joined = Cluster(share, workers, pages)
         try:
-            yield Cluster(share, workers, pages)
+            yield joined
         finally:
+            joined.leave()
             ray.shutdown()
 
 
@@ -181,7 +184,7 @@ class Cluster:
         self._share = share
         self._listed: tuple[float, list[dict[str, Any]]] = (-math.inf, [])
         self._fingerprints: dict[str, Fingerprint] = {_here(): fingerprint()}
-        self._asked: list[Share] = []
+        self._asked: list[Share] | None = None  # what another driver has asked for before is not known
 
     def listing(self) -> list[dict[str, Any]]:
         """The nodes, as Ray lists them; not older than a moment."""
@@ -210,14 +213,29 @@ class Cluster:
         there = max(1, placement.room(self.listing(), self.options(), without))
         return there if self.most is None else min(self.most, there)
 
-    def ask_for(self, shares: Iterable[Share]) -> None:
-        """Tell Ray's autoscaler, where the cluster has one, of workers that no node can hold."""
-        wanted = sorted(set(shares), key=str)
+    def ask_for(self, workers: Iterable[Share]) -> None:
+        """Tell Ray's autoscaler, where the cluster has one, of all workers for which there should be room, those that
+        there are among them. It starts nodes for the others, and keeps what it is asked to until it is asked for less.
+        Ray's first autoscaler knows nothing of labels: of a kind that has some it is asked for one, whatever it starts.
+        """
+        every = list(workers)
+        some = [share for share in every if not share.nodes or is_autoscaler_v2()]
+        wanted = sorted([*some, *(set(every) - set(some))], key=str)
         if wanted == self._asked:
             return
         self._asked = wanted
-        bundles = [{"CPU": share.cpus, **({"GPU": share.gpus} if share.gpus else {})} for share in wanted]
+        taken = [placement.amounts(self.listing(), share) for share in wanted]
+        bundles = [
+            {name: amount for name, amount in (("CPU", each["num_cpus"]), ("GPU", each["num_gpus"])) if amount}
+            for each in taken
+        ]
         request_resources(bundles=bundles, bundle_label_selectors=[dict(share.nodes) for share in wanted])
+
+    def leave(self) -> None:
+        """Take back what was asked for. Where Ray has gone, so has that."""
+        if self._asked:
+            with contextlib.suppress(RayError):
+                self.ask_for(())
 
     def pool(
         self,

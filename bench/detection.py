@@ -102,9 +102,6 @@ class Guarded(Wrapped):
         super().__init__(model)
         self._detector = detector
 
-    def logits(self, x: Tensor) -> Tensor:
-        return self._model.logits(x)
-
     def suspicion(self, x: Tensor) -> Tensor:
         return self._detector.suspicion(self._model, x)
 

@@ -19,6 +19,7 @@ SHORT = 2.0  # seconds; a worker whose tasks take longer gets one at a time: wha
 # and in the end others have nothing to do meanwhile, while a new task is there within milliseconds
 STARTS = 3  # a place where workers fail to start as often as this in a row is given up
 FAILING = 2  # a worker that has measured something, and then fails as often as this in a row, is replaced
+GLANCE = 0.1  # seconds between two looks at all workers for those that are too late
 GRACE = 5.0  # seconds that a task which nobody waits for any more has to end by itself
 
 
@@ -164,6 +165,8 @@ class Dispatcher(Generic[J]):
         self._quarantine: dict[str, Failed] = {}
         self._failed_starts = 0
         self._problem = ""  # why the last worker did not start
+        self._looked = float("-inf")  # when it last looked at all workers
+        self._due = float("inf")  # no task is too late before
 
     def run(self, jobs: Iterator[J]) -> None:
         """Until every job has ended. Raises Canceled, or ClusterError where no worker can be started."""
@@ -195,8 +198,12 @@ class Dispatcher(Generic[J]):
         """What has happened to the workers, perhaps nothing."""
         for event in news:
             self._handle(event)
-        self._kill_the_late()
-        self._kill_the_dropped()
+        now = self._clock()
+        if now >= min(self._due, self._looked + GLANCE):
+            self._looked = now
+            self._kill_the_late()
+            self._kill_the_dropped()
+            self._due = min(map(self._end, self._workers.values()), default=float("inf"))
 
     def close(self) -> list[J]:
         """Stop all workers. Returns the jobs that have not ended, of which the sink is not told."""
@@ -235,13 +242,19 @@ class Dispatcher(Generic[J]):
 
     def _fill(self, jobs: Iterator[J], leaving: Collection[int]) -> None:
         """Fill the queues, shortest first, so that no worker has two tasks while another has none."""
+        if self._upcoming is None:
+            return
+        takes = [
+            (number, worker)
+            for number, worker in self._workers.items()
+            if worker.ready and len(worker.queue) < (IN_FLIGHT if worker.pace < SHORT else 1) and number not in leaving
+        ]
         for depth in range(IN_FLIGHT):
-            for number, worker in self._workers.items():
+            for number, worker in takes:
                 upcoming = self._upcoming
                 if upcoming is None:
                     return
-                takes = worker.ready and len(worker.queue) == depth and (not depth or worker.pace < SHORT)
-                if takes and number not in leaving:
+                if len(worker.queue) == depth and (not depth or worker.pace < SHORT):
                     known = self._known(upcoming, worker)
                     self._submit(number, worker, known or upcoming)
                     self._upcoming = upcoming if known else self._next(jobs)
@@ -263,6 +276,7 @@ class Dispatcher(Generic[J]):
         if not worker.queue:
             worker.since = self._clock()
         worker.queue.append(attempt)
+        self._due = min(self._due, self._end(worker))
         if attempt.job.group in worker.loaded:
             worker.loaded.remove(attempt.job.group)
         worker.loaded.append(attempt.job.group)
@@ -291,6 +305,7 @@ class Dispatcher(Generic[J]):
         elif isinstance(event, Done):
             attempt = worker.queue.popleft()
             worker.since = self._clock()
+            self._due = min(self._due, self._end(worker))
             if isinstance(event.outcome, Measured):
                 worker.measured, worker.failures = True, 0
                 worker.pace = (worker.pace + event.outcome.seconds) / 2
@@ -352,6 +367,8 @@ class Dispatcher(Generic[J]):
 
     def _patience(self) -> float:
         """Seconds until something may have to be done even if nothing happens."""
-        busy = [worker for worker in self._workers.values() if worker.queue]
-        ends = [worker.since + self._timeout(worker.queue[0].job) for worker in busy]
-        return min(1.0, max(0.01, min(ends, default=1e9) - self._clock()))
+        return min(1.0, max(0.01, self._due - self._clock()))
+
+    def _end(self, worker: _Worker[J]) -> float:
+        """When the task that it is at is too late."""
+        return worker.since + self._timeout(worker.queue[0].job) if worker.queue else float("inf")

@@ -1,7 +1,5 @@
 """Goals with a target: any attack reaches for one class where the model is shown to it as a choice of two."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -34,6 +32,9 @@ class Aimed(Wrapped):
         super().__init__(model)
         self.classes, self._targets = 2, targets
 
+    def around(self, model: Classifier) -> "Aimed":
+        return Aimed(model, self._targets)
+
     def rows(self, rows: Tensor) -> "Aimed":
         return Aimed(self._model.rows(rows), self._targets[rows.to(self._targets.device)])
 
@@ -47,11 +48,3 @@ class Aimed(Wrapped):
         scores, aim = self._model.logits(x), self._targets.expand(len(x))[:, None]
         others = scores.scatter(1, aim, -torch.inf).amax(1)
         return torch.stack([others, scores.gather(1, aim)[:, 0]], dim=1)
-
-    def members(self) -> Sequence[Classifier]:
-        return [Aimed(member, self._targets) for member in self._model.members()]
-
-    @property
-    def source(self) -> Classifier | None:
-        source = self._model.source
-        return None if source is None else Aimed(source, self._targets)

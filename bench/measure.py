@@ -38,6 +38,7 @@ from bench.joint import Joint
 from bench.metering import Untouched, judged
 from bench.randomness import SampleRandom, seed_of
 from bench.records import figures_table, samples_table
+from bench.strikes import TOLERANCE
 from bench.swift import swift
 from bench.token_ids import check_attack, check_vocabulary
 
@@ -251,8 +252,19 @@ def compared(
         return figures_table(probe.compare(model, baseline, samples), hardware)
 
 
+def check_bounds(model: Classifier, samples: Samples) -> None:
+    """Raises PluginError where the data reach beyond the model's bounds: an attack would be clipped out of its ball."""
+    (low, high), (least, most) = samples.bounds, model.bounds
+    if low < least - TOLERANCE or high > most + TOLERANCE:
+        raise PluginError(
+            f"the model takes inputs from {least:g} to {most:g}, and the data lie between {low:g} and {high:g}",
+            "give the model or the data set the other's `bounds`; models that are trained here take inputs from 0 to 1",
+        )
+
+
 def untouched(model: Classifier, samples: Samples, indices: Indices) -> tuple[NDArray[np.int32], Tensor, Tensor]:
     check_vocabulary(model, samples)
+    check_bounds(model, samples)
     x = samples.fetch(indices).to(model.device)
     if x.dtype in (torch.float16, torch.bfloat16):
         raise PluginError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -40,6 +39,9 @@ class Metered(Wrapped):
         self._passes = passes
         self._rows = rows
 
+    def around(self, model: Classifier) -> Metered:
+        return Metered(model, self._passes, self._rows)
+
     def rows(self, rows: Tensor) -> Metered:
         return Metered(self._model, self._passes, self._rows[rows.cpu().numpy()])
 
@@ -63,14 +65,6 @@ class Metered(Wrapped):
             if found.requires_grad:
                 found.register_hook(partial(self._charge_backward, share))
         return found
-
-    def members(self) -> Sequence[Classifier]:
-        return [Metered(member, self._passes, self._rows) for member in self._model.members()]
-
-    @property
-    def source(self) -> Classifier | None:
-        source = self._model.source
-        return None if source is None else Metered(source, self._passes, self._rows)
 
     def _charge_backward(self, share: float, gradient: Tensor) -> None:
         """To the rows that asked, where there is a gradient for each; else to all of them."""

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
@@ -140,6 +140,16 @@ def list_models(uri: str) -> list[Entry]:
     with tracking.connect(uri) as client:
         found = [_entry(version) for version in _versions(client)]
     return sorted(found, key=lambda entry: (entry.name, -entry.version))
+
+
+def builders(references: Collection[str], uri: str) -> set[str]:
+    """Names of the adapters that registered models are built by. References to what is not there are passed over."""
+    entries = list_models(uri)
+    found: set[str] = set()
+    for name, version in map(parse, references):
+        versions = [entry for entry in entries if entry.name == name and version in (None, entry.version)]
+        found.update(entry.adapter for entry in versions[:1])  # the newest comes first
+    return found
 
 
 def origin(reference: str, uri: str) -> str:

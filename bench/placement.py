@@ -96,6 +96,16 @@ def nowhere(nodes: Nodes, share: Share) -> tuple[str, str] | None:
     )
 
 
+def in_turn(useful: Mapping[Share, int], most: int) -> list[Share]:
+    """Workers to ask for, so many at the most: each kind gets one in turn, until it has as many as are of use."""
+    found: list[Share] = []
+    for number in range(max(useful.values(), default=0)):
+        found += [share for share, wanted in useful.items() if wanted > number]
+        if len(found) >= most:
+            break
+    return found[:most]
+
+
 def timing_node(nodes: Nodes, worker: Amounts, equals: Collection[str]) -> str | None:
     """The node that timings have to themselves while others work, one of `equals`, the first that will do.
 

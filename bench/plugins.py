@@ -1,12 +1,14 @@
 """Finds plugins: the built-in packages, entry points, and the modules that a suite names. All enter by the same door.
 
 A plugin registers itself when its module is imported; one that fails to import is an error. What a suite names is
-read once, by the driver, and travels to the workers as source, so that a node needs no copy of it.
+read once, by the driver, and travels to the workers as source, so that a node needs no copy of it. An installed module
+travels as its name, and may be pinned: then it is loaded where its package has the sources that it should have.
 """
 
 import ast
 import hashlib
 import importlib
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import pkgutil
@@ -25,6 +27,8 @@ BUILT_IN = ("adapters", "attacks", "bench.probes", "bench.detectors", "bench.cer
 PACKAGES = ("bench", "adapters", "attacks", "reports", "suites")
 ENTRY_POINTS = "gauntlet.plugins"
 _LIMIT = 4 << 20  # bytes of source that travel with a suite
+_CODE = tuple(importlib.machinery.SOURCE_SUFFIXES + importlib.machinery.EXTENSION_SUFFIXES)
+_loaded: dict[str, str] = {}  # installed modules that were named, with the digest that they were pinned to
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Source:
     origin: str  # where the driver found it; "" for a module that has to be installed
     files: Mapping[str, bytes]  # path relative to the module's folder -> content; empty for an installed module
     is_package: bool = False
+    pinned: str = ""  # of an installed module: what `installed_digest` has to say of it
 
     @property
     def digest(self) -> str:
@@ -102,10 +107,7 @@ def load_source(source: Source) -> None:
     if known is not None and getattr(known, "__gauntlet__", None) == source.digest:
         return
     if not source.files:
-        try:
-            importlib.import_module(source.module)
-        except Exception as problem:
-            raise PluginError(f"plugin '{source.module}' cannot be imported: {problem!r}") from problem
+        _load_installed(source.module, source.pinned)
         return
     if not hasattr(known, "__gauntlet__") and (known is not None or _is_elsewhere(source)):
         raise PluginError(f"plugin '{source.module}' would hide an installed module of that name", "rename the file")
@@ -128,6 +130,33 @@ def load_source(source: Source) -> None:
     except Exception as problem:
         del sys.modules[source.module]
         raise PluginError(f"plugin {source.origin} cannot be imported: {problem!r}") from problem
+
+
+def installed_digest(module: str) -> str:
+    """Digest of all code of the package that an installed module belongs to, which is found and not imported.
+
+    Raises PluginError where there is no such package.
+    """
+    top = module.partition(".")[0]
+    importlib.invalidate_caches()  # it may have been installed since this process began
+    spec = _spec(top)
+    folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
+    if folders:
+        found = {str(file.relative_to(folder)): file for folder in folders for file in folder.rglob("*")}
+    else:
+        found = {Path(spec.origin).name: Path(spec.origin)} if spec and spec.origin else {}
+    code = {name: file for name, file in found.items() if name.endswith(_CODE) and file.is_file()}
+    if not code:
+        raise PluginError(f"no module '{top}' is installed here", "install it on every machine of the service")
+    hasher = hashlib.blake2b(module.encode(), digest_size=16)
+    for name, file in sorted(code.items()):
+        hasher.update(f"\0{name}\0".encode() + hashlib.blake2b(file.read_bytes()).digest())
+    return hasher.hexdigest()
+
+
+def loaded_digest(module: str) -> str | None:
+    """What an installed module was pinned to when this process loaded it; None where it has not."""
+    return _loaded.get(module)
 
 
 def source_digest(cls: type) -> str:
@@ -171,6 +200,21 @@ def _import_all(package: ModuleType) -> None:
         importlib.import_module(info.name)
 
 
+def _load_installed(module: str, pinned: str) -> None:
+    known = _loaded.get(module, pinned)
+    if known != pinned:
+        raise PluginError(f"module '{module}' is loaded here as it was before", "restart this process of the service")
+    if pinned and module not in _loaded and installed_digest(module) != pinned:
+        raise PluginError(
+            f"module '{module}' is not here as it was registered", "install the same version on every machine"
+        )
+    try:
+        importlib.import_module(module)
+    except (Exception, SystemExit) as problem:
+        raise PluginError(f"plugin '{module}' cannot be imported: {problem!r}") from problem
+    _loaded[module] = pinned
+
+
 def _is_elsewhere(source: Source) -> bool:
     """Whether the name is that of another module (`python -m` puts the current folder on the path: then it is ours)."""
     spec = importlib.util.find_spec(source.module)
@@ -178,7 +222,7 @@ def _is_elsewhere(source: Source) -> bool:
     return spec is not None and (spec.origin is None or Path(spec.origin).resolve() != main)
 
 
-def _spec(module: str) -> object | None:
+def _spec(module: str) -> importlib.machinery.ModuleSpec | None:
     try:
         return importlib.util.find_spec(module)
     except (ModuleNotFoundError, ValueError):
@@ -202,7 +246,9 @@ def _place(source: Source) -> Path:
 def _is_plugin(module: str) -> bool:
     top = module.partition(".")[0]
     known = sys.modules.get(top)
-    return module.startswith(tuple(BUILT_IN)) or hasattr(known, "__gauntlet__") or top in _entry_point_packages()
+    if module.startswith(tuple(BUILT_IN)) or hasattr(known, "__gauntlet__") or top in _entry_point_packages():
+        return True
+    return any(top == named.partition(".")[0] for named in _loaded)
 
 
 @cache
@@ -219,7 +265,8 @@ def _closure(modules: frozenset[str]) -> dict[str, bytes]:
         if name in found or file is None:
             continue
         found[name] = Path(file).read_bytes()
-        todo += [imported for imported in _imports(found[name], name) if _is_plugin(imported)]
+        if file.endswith(".py"):
+            todo += [imported for imported in _imports(found[name], name) if _is_plugin(imported)]
     return found
 
 

@@ -55,19 +55,26 @@ class _Actor:
         """The node that it is on."""
         return str(ray.get_runtime_context().get_node_id())
 
-    def run(self, task: Task, blobs: "dict[str, ray.ObjectRef]") -> Outcome:
+    def run(self, task: Task, blobs: "dict[str, ray.ObjectRef]", sources: Sequence[Source]) -> Outcome:
         self._refs |= blobs
-        return self._worker.run(task)
+        return self._worker.run(task, sources)
 
     def train(
-        self, task: TrainTask, blobs: "dict[str, ray.ObjectRef]", told: ActorHandle, saved: bytes | None
+        self,
+        task: TrainTask,
+        blobs: "dict[str, ray.ObjectRef]",
+        sources: Sequence[Source],
+        told: ActorHandle,
+        saved: bytes | None,
     ) -> Outcome:
         self._refs |= blobs
-        return self._worker.train(task, _Told(task.key, told, saved))
+        return self._worker.train(task, _Told(task.key, told, saved), sources)
 
-    def fit(self, task: FitTask, blobs: "dict[str, ray.ObjectRef]", told: ActorHandle) -> Outcome:
+    def fit(
+        self, task: FitTask, blobs: "dict[str, ray.ObjectRef]", sources: Sequence[Source], told: ActorHandle
+    ) -> Outcome:
         self._refs |= blobs
-        return self._worker.fit(task, _Told(task.key, told, None))
+        return self._worker.fit(task, _Told(task.key, told, None), sources)
 
     def _fetch(self, key: str) -> bytes:
         data: bytes = ray.get(self._refs[key])
@@ -161,20 +168,21 @@ class RayPool:
         now = self._options()["num_gpus"]
         return [worker for worker, given in self._given.items() if given != now]
 
-    def submit(self, worker: int, job: AnyJob) -> None:
+    def submit(self, worker: int, job: AnyJob, sources: Sequence[Source] = ()) -> None:
+        """sources: modules that it needs beside those that all workers of the pool have."""
         blobs = {key: self._blob(key) for key in job.blobs}
         actor = self._actors[worker]
         if isinstance(job, TaskJob):
-            answer = actor.run.remote(job.task, blobs)
+            answer = actor.run.remote(job.task, blobs, sources)
         elif isinstance(job, FitJob):
             self._board = self._board or Board.remote()
             self._telling[job.key] = worker, job.title
-            answer = actor.fit.remote(job.task, blobs, self._board)
+            answer = actor.fit.remote(job.task, blobs, sources, self._board)
         else:
             self._board = self._board or Board.remote()
             self._telling[job.key] = worker, job.title
             self._tell()  # a lost worker's last state
-            answer = actor.train.remote(job.task, blobs, self._board, self._files.checkpoint(job.key))
+            answer = actor.train.remote(job.task, blobs, sources, self._board, self._files.checkpoint(job.key))
             self._unfinished[answer] = job.key
         self._waiting[answer] = (worker, False)
 

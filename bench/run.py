@@ -59,8 +59,13 @@ class Workforce(Protocol):
         progress: Callable[[str, int, int], None],
         canceled: Callable[[], bool],
         alone: bool,
+        sources: Sequence[Source],
     ) -> None:
-        """Until every job has ended. Jobs are asked for, and the sink is told, by one other thread. Raises Canceled."""
+        """Until every job has ended. Jobs are asked for by one other thread, and the sink is told by one; `length_hint`
+        of them is good. Raises Canceled.
+
+        sources: modules that workers load for them.
+        """
 
     def hardware(self, resources: Resources, canceled: Callable[[], bool]) -> Fingerprint:
         """Of the nodes where timings of such workers will be made; waits for one. Raises Canceled."""
@@ -239,7 +244,9 @@ class _Job:
                 self._give_up(cell)
             else:
                 ready.append(cell)
-        shared = self._missing_jobs(cell for cell in ready if not cell.evaluation.exclusive)
+        common = [cell for cell in ready if not cell.evaluation.exclusive]
+        left = sum(cell.count - self._done[cell.label] for cell in common)
+        shared = _Counted(self._missing_jobs(iter(common)), left)
         timings = _alternating(self._missing_jobs(cell for cell in ready if cell.evaluation.exclusive))
         node = self.cluster.timing_node(*timings[0].bears) if timings and self.cluster else None
         if node is None:
@@ -283,7 +290,7 @@ class _Job:
         if self.workforce is not None:
             self.workforce.dispatch(
                 jobs, sink, resources=self.suite.resources, progress=self._told, canceled=self.stop,
-                alone=alone is not None,
+                alone=alone is not None, sources=self.sources,
             )  # fmt: skip
             return
         joined = self.cluster
@@ -343,6 +350,22 @@ class _Job:
         told = "as above" if why.message in self._told_reasons else why.message
         self._told_reasons.add(why.message)
         self.display.note(f"{cell.label}[{task.start}:{task.stop}]: failed ({why.reason}): {told}")
+
+
+class _Counted(Iterator[AnyJob]):
+    """Jobs that are made as they are asked for, of which it is known about how many are left (PEP 424)."""
+
+    def __init__(self, jobs: Iterator[AnyJob], left: int) -> None:
+        self._jobs = jobs
+        self._left = left
+
+    def __next__(self) -> AnyJob:
+        job = next(self._jobs)
+        self._left -= 1
+        return job
+
+    def __length_hint__(self) -> int:
+        return max(0, self._left)
 
 
 def _alternating(jobs: Iterator[TaskJob]) -> list[TaskJob]:

@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import fsspec
 import pyarrow as pa
@@ -205,10 +206,9 @@ class Store:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """All of the file or nothing of it, whenever the process or the machine dies. Creates the folders above."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with beside.open("wb") as file:
+        with _begun(beside) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -217,6 +217,15 @@ def write_atomically(path: Path, data: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
             beside.unlink()
         raise
+
+
+def _begun(path: Path) -> BinaryIO:
+    """The folders are there but for the first file in them: to ask each time takes as long as to write."""
+    try:
+        return path.open("wb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb")
 
 
 def _key(path: str, kind: str) -> str:

@@ -55,15 +55,32 @@ def _recipe(model: Mapping[str, Any]) -> dict[str, Any]:
     return {**made, "allOf": rules} if rules else made
 
 
+def arguments_schema(kind: str, name: str) -> dict[str, Any]:
+    """The schema of one plugin's `args:`, by itself. kind: `adapter`, `attack`, ... Raises PluginError as above."""
+    schema = _arguments(kind, name, "#/$defs/{model}")
+    _allow_fractions(schema)
+    return {"$schema": DIALECT} | schema
+
+
+def _arguments(kind: str, name: str, template: str) -> dict[str, Any]:
+    """What its fields may be, without those that stand beside `args:`. template: of references to `$defs`."""
+    cls: type[Plugin] = REGISTRIES[f"{kind}s"].get(name)
+    try:
+        args = cls.model_json_schema(ref_template=template)
+    except PydanticInvalidForJsonSchema as error:
+        message = f"{kind} '{name}': a field has a type that YAML cannot hold: {error.message}"
+        raise PluginError(message, "give the field a type of JSON values") from error
+    own = "norm" if issubclass(cls, Attack | Certificate) else "split" if issubclass(cls, Dataset) else ""
+    args.get("properties", {}).pop(own, None)
+    required = [key for key in args.pop("required", []) if key != own]
+    return args | {"required": required, "description": cls.summary()}
+
+
 def _rule(kind: str, name: str, definitions: dict[str, Any]) -> dict[str, Any]:
     """If the plugin is this one, then its arguments are those of its class."""
     cls: type[Plugin] = REGISTRIES[f"{kind}s"].get(name)
     prefix = f"{kind}__{name}__"
-    try:
-        args = cls.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}")
-    except PydanticInvalidForJsonSchema as error:
-        message = f"{kind} '{name}': a field has a type that YAML cannot hold: {error.message}"
-        raise PluginError(message, "give the field a type of JSON values") from error
+    args = _arguments(kind, name, f"#/$defs/{prefix}{{model}}")
     for inner, definition in args.pop("$defs", {}).items():
         definitions[f"{prefix}{inner}"] = definition
     beside: dict[str, Any] = {}
@@ -71,11 +88,7 @@ def _rule(kind: str, name: str, definitions: dict[str, Any]) -> dict[str, Any]:
         beside = {"norm": {"enum": [str(norm) for norm in cls.norms]}}
     elif issubclass(cls, Dataset) and cls.splits:
         beside = {"split": {"enum": list(cls.splits)}}
-    own = "norm" if issubclass(cls, Attack | Certificate) else "split" if issubclass(cls, Dataset) else ""
-    args.get("properties", {}).pop(own, None)
-    required = [key for key in args.pop("required", []) if key != own]
-    args |= {"required": required, "description": cls.summary()}
-    needed = (["args"] if required else []) + (
+    needed = (["args"] if args["required"] else []) + (
         ["epsilons"] if issubclass(cls, Attack | Certificate) and not getattr(cls, "minimal", False) else []
     )
     then: dict[str, Any] = {"properties": {"args": args} | beside, "required": needed}

@@ -14,8 +14,11 @@ The grammar is YAML's (PyYAML parses it into events); what a plain word means is
 Quoted text is always text. Refused, each at its line and column: duplicate keys, keys that are not text, tags, anchors
 and aliases (nothing is ever expanded), nesting deeper than 20, more than one document, files over 1 MiB, control
 characters, and bytes that are not UTF-8.
+
+JSON is read by the same parser. What it writes as two escapes, YAML as one, is read as in JSON: `"\\ud83d\\ude00"`.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,6 +43,10 @@ WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": Fals
     ("", "~", "null", "Null", "NULL")
 )
 UNPRINTABLE = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+
+# An escape, and those of a character in two halves (RFC 8259, section 7), which YAML would have as `\U0001f600`.
+ESCAPE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\.", re.DOTALL)
+PAIR = 12  # characters of such a pair
 
 # libyaml where PyYAML was built with it: the same events, twenty times as fast.
 LOADER: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
@@ -156,7 +163,9 @@ def compose(text: str, source: str) -> Document:
         document.findings.append(_at(text[: control.start()], source, message))
         return document
     try:
-        document.data = _Composer(document, yaml.parse(text, Loader=LOADER)).compose()
+        joined = _without_pairs(text)
+        events = yaml.parse(text if joined is None else joined, Loader=LOADER)
+        document.data = _Composer(document, events, None if joined is None else text).compose()
     except _Stop:
         document.data = None
     except yaml.MarkedYAMLError as error:
@@ -166,6 +175,21 @@ def compose(text: str, source: str) -> Document:
     except yaml.YAMLError as error:
         document.findings.append(Finding(Place(1, 1, source), (), f"not YAML: {error}"))
     return document
+
+
+def _without_pairs(text: str) -> str | None:
+    """JSON with something as long in the place of each character in two halves; None where there is none, or no JSON.
+
+    Only in JSON is every backslash in a text in double quotes.
+    """
+    found = ESCAPE.sub(lambda escape: r"\u0020" * 2 if len(escape[0]) == PAIR else escape[0], text)
+    if found == text:
+        return None
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return None  # YAML's parser says what is wrong, and where
+    return found
 
 
 # what the parser says (libyaml, or PyYAML's own) -> what it is likely to mean
@@ -238,11 +262,12 @@ class _Stop(Exception):
 
 
 class _Composer:
-    """Builds data from events, without ever expanding anything."""
+    """Builds data from events, without ever expanding anything. json: the text where its quoted parts are JSON's."""
 
-    def __init__(self, document: Document, events: Iterator[Any]) -> None:
+    def __init__(self, document: Document, events: Iterator[Any], json: str | None = None) -> None:
         self.document = document
         self.events = events
+        self.json = json
 
     def compose(self) -> Any:
         next(self.events)  # the stream's start
@@ -273,7 +298,9 @@ class _Composer:
         if isinstance(event, yaml.SequenceStartEvent):
             return self.sequence(keys)
         if not event.implicit[0]:  # quoted, or a block of text
-            return event.value
+            if self.json is None:
+                return event.value
+            return json.loads(self.json[event.start_mark.index : event.end_mark.index])
         try:
             return plain(event.value)
         except ValueError as error:

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from bench.contracts import Classifier, GradientPasses, Gradients
+from bench.contracts import Classifier, GradientPasses, Gradients, Wrapped
 from bench.errors import PluginError
 from bench.swift_layers import replaced, simplified
 
@@ -30,15 +30,14 @@ Made = tuple[nn.Module, torch.jit.ScriptModule]  # the copy and the program
 _KNOWN: WeakKeyDictionary[Classifier, tuple[tuple[object, ...], Made]] = WeakKeyDictionary()
 
 
-class Swift(Classifier):
+class Swift(Wrapped):
     """`model` with its passes through a copy and a program. Only for a model whose logits are those of its module."""
 
     def __init__(
         self, model: Classifier, copied: nn.Module, program: torch.jit.ScriptModule, rough: bool = False
     ) -> None:
-        for name in ("input_shape", "bounds", "classes", "gradients", "realisation", "feature_layers", "device"):
-            setattr(self, name, getattr(model, name))
-        self._model, self._copied, self._program, self._rough = model, copied, program, rough
+        super().__init__(model)
+        self._copied, self._program, self._rough = copied, program, rough
 
     def logits(self, x: Tensor) -> Tensor:
         if not len(x):
@@ -61,16 +60,6 @@ class Swift(Classifier):
             correction[rows] = self._program(x[rows]).float() - scores[rows]
         return correction
 
-    def features(self, x: Tensor, layer: str) -> Tensor:
-        return self._model.features(x, layer)
-
-    @property
-    def module(self) -> nn.Module | None:
-        return self._model.module
-
-    def size_bytes(self) -> int | None:
-        return self._model.size_bytes()
-
 
 def swift(model: Classifier, x: Tensor, gradient_passes: GradientPasses = GradientPasses.FLOAT32) -> Classifier:
     """A faster classifier with the logits and gradients of `model` up to rounding; `model` itself where there is none.
@@ -80,7 +69,8 @@ def swift(model: Classifier, x: Tensor, gradient_passes: GradientPasses = Gradie
     PluginError where `gradient_passes` asks for what this model does not bear.
     """
     fit = model.module is not None and not model.stochastic and model.gradients is Gradients.EXACT
-    fit = fit and not model.part_names  # a traced program would take one branch for all inputs
+    # a traced program would take one branch for all inputs
+    fit = fit and not any(one.part_names for one in (model, *model.members()))
     if not fit or model.device != "cpu" or not len(x) or x.dtype != torch.float32:
         return model
     sample = x[:SAMPLES]

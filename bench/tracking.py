@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
     from mlflow.entities import Metric as Figure
 
-WAIT = 3.0  # seconds that a server has to say that it is there
+WAIT = 10.0  # seconds that a server has to say that it is there: a busy one may need some
 CONTENT = "gauntlet.content"  # tag, written last: the digest of what a run was made from
 AGAIN = "the results are safe in the store: once it answers, `gauntlet publish RUN --tracking-uri {uri}` logs them"
 

@@ -124,12 +124,12 @@ class Worker:
             plugins.load_source(source)
         exact_arithmetic()
 
-    def run(self, task: Task) -> Outcome:
-        """Never raises what a plugin raised: a failure is an answer."""
+    def run(self, task: Task, sources: Sequence[plugins.Source] = ()) -> Outcome:
+        """Never raises what a plugin raised: a failure is an answer. sources: modules that this task needs, too."""
         torch.set_num_threads(task.cell.threads)
-        return self._guarded(lambda: encode(self._measure(task), device_name(self.device)), task.cell.model)
+        return self._guarded(lambda: encode(self._measure(task), device_name(self.device)), task.cell.model, sources)
 
-    def train(self, task: TrainTask, report: Report) -> Outcome:
+    def train(self, task: TrainTask, report: Report, sources: Sequence[plugins.Source] = ()) -> Outcome:
         """Train a model's weights."""
         torch.set_num_threads(task.threads)
         noted = _Noting(report)
@@ -143,10 +143,10 @@ class Worker:
             parent = None if task.parent is None else self._bytes(task.parent)
             return training.train(samples, parent, task.seed, noted)
 
-        outcome = self._guarded(make, None)
+        outcome = self._guarded(make, None, sources)
         return replace(outcome, curves=noted.curves) if isinstance(outcome, Measured) else outcome
 
-    def fit(self, task: FitTask, report: Report) -> Outcome:
+    def fit(self, task: FitTask, report: Report, sources: Sequence[plugins.Source] = ()) -> Outcome:
         """Fit a detector or an attack; the state is the outcome's data."""
         torch.set_num_threads(task.threads)
 
@@ -155,11 +155,12 @@ class Worker:
             samples, chosen = self._dataset(task.data)
             return detection.fitted(_learner(task.learner), model, samples, chosen, task.seed, report)
 
-        return self._guarded(make, task.model)
+        return self._guarded(make, task.model, sources)
 
-    def _guarded(self, work: Callable[[], bytes], model: ModelRef | None) -> Outcome:
+    def _guarded(self, work: Callable[[], bytes], model: ModelRef | None, sources: Sequence[plugins.Source]) -> Outcome:
         begun = time.monotonic()
         try:
+            _load(sources)
             return Measured(work(), time.monotonic() - begun)
         except CannotLoad as problem:
             return Failed(Reason.ADAPTER, str(problem), traceback.format_exc(), model=True)
@@ -284,3 +285,12 @@ def _learner(ref: EvaluationRef) -> Learner:
     if ref.kind is Kind.ATTACK:
         return contracts.attacks.build(ref.plugin, {**ref.args, "norm": ref.norm})
     return contracts.detectors.build(ref.plugin, ref.args)
+
+
+def _load(sources: Sequence[plugins.Source]) -> None:
+    """Once: what is loaded stays. Raises CannotLoad, so that no other task of the model is tried."""
+    for source in sources:
+        try:
+            plugins.load_source(source)
+        except PluginError as problem:
+            raise CannotLoad(problem.message, problem.hint) from problem

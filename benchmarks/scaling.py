@@ -8,7 +8,8 @@ those of the tasks of a real run (SUITE, one thread), drawn with replacement (se
 the dispatcher itself computes, and each record's write to the disk, runs for real and is added to that clock, so a
 dispatcher that is too slow leaves workers idle. Not in it: Ray, and the network. Efficiency is work / (workers x
 makespan); beside it stands that of a dispatcher that costs nothing: the end, when the last tasks leave other workers
-idle; and the processor time of a task, the simulation's own share of it included. Prints Markdown.
+idle; and the processor time of a task, all of it and that of the thread which hands out, the simulation's own share
+included: what that thread does, workers wait for. Prints Markdown.
 """
 
 import argparse
@@ -39,6 +40,7 @@ from bench.service.crews import Crews
 from bench.service.fair import FairQueue
 from bench.service.tickets import Ticket
 from bench.service.watch import Watch
+from bench.service.writer import Writer
 from bench.store import Store
 from bench.suite import Resources
 from bench.worker import Measured, Outcome, Worker
@@ -72,9 +74,11 @@ class Job:
 
 
 class Pool:
-    """Workers on a simulated clock, to which the time between two calls of `wait` is added."""
+    """Workers on a simulated clock, to which the time between two calls of `wait` is added. While there is something to
+    write, the clock goes as fast as that does."""
 
-    def __init__(self) -> None:
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
         self.now = 0.0
         self.ended = 0.0  # when the last task had
         self._real = time.perf_counter()
@@ -101,10 +105,12 @@ class Pool:
         return self.now + time.perf_counter() - self._real
 
     def wait(self, seconds: float) -> list[Event]:
-        self.now = self.clock()
         events, self._news = self._news, []
         if not events and self._ends:
-            self.now = max(self.now, self._ends[0][0])
+            self._writer.wait(max(0.0, self._ends[0][0] - self.clock()))
+            self.now = max(self.clock(), self._ends[0][0])
+        else:
+            self.now = self.clock()
         while self._ends and self._ends[0][0] <= self.now:
             end, worker = heapq.heappop(self._ends)
             queue = self._queues[worker]
@@ -172,12 +178,14 @@ def ideal(workers: int, durations: list[float]) -> float:
     return sum(durations) / (workers * max(ends))
 
 
-def measure(workers: int, seconds: float, users: int, rounds: int, folder: str) -> tuple[float, float, float]:
-    """Efficiency, that of a dispatcher that costs nothing, and seconds of processor time that a task cost here."""
+def measure(workers: int, seconds: float, users: int, rounds: int, folder: str) -> tuple[float, ...]:
+    """Efficiency, that of a dispatcher that costs nothing, and seconds of processor time that a task cost here: in all,
+    and in the thread that hands out."""
     recorded = json.loads(DURATIONS.read_text())["seconds"]
     scale = seconds * len(recorded) / sum(recorded)
-    store, pool, draw = Store(folder), Pool(), random.Random(0)
-    queue = FairQueue(lambda job: seconds, clock=pool.clock)
+    store, writer, draw = Store(folder), Writer(), random.Random(0)
+    pool = Pool(writer)
+    queue = FairQueue(lambda job: seconds, clock=pool.clock, later=writer.do)
     count = workers * rounds
     durations = [scale * draw.choice(recorded) for _ in range(count)]
     made = [Job(f"{workers:04x}{index:08x}{seconds}", length) for index, length in enumerate(durations)]
@@ -193,18 +201,20 @@ def measure(workers: int, seconds: float, users: int, rounds: int, folder: str) 
         thread.start()
     while len(queue._streams) < users:
         time.sleep(0.001)
-    before = time.process_time()
+    before, mine = time.process_time(), time.thread_time()
     pool._real = time.perf_counter()
     node = {"NodeID": "node", "Alive": True, "Resources": {"CPU": workers}, "Labels": {}}
     crews = Crews(
         pool, queue, lambda: [node], None, startup=120.0, lacking=tuple, clock=pool.clock,
         canceled=lambda: not any(thread.is_alive() for thread in threads),
     )  # fmt: skip
-    with contextlib.suppress(Canceled):
+    with writer, contextlib.suppress(Canceled):
         crews.run()
+    mine = time.thread_time() - mine
     for thread in threads:
         thread.join()
-    return sum(durations) / (workers * pool.ended), ideal(workers, durations), (time.process_time() - before) / count
+    cost = (time.process_time() - before) / count
+    return sum(durations) / (workers * pool.ended), ideal(workers, durations), cost, mine / count
 
 
 def main() -> None:
@@ -224,8 +234,8 @@ def main() -> None:
         cells = []
         for seconds in given.seconds:
             with tempfile.TemporaryDirectory() as folder:
-                efficiency, best, cost = measure(workers, seconds, given.users, given.rounds, folder)
-            cells.append(f" {efficiency:.3f} of {best:.3f} ({1e3 * cost:.1f} ms) |")
+                efficiency, best, cost, mine = measure(workers, seconds, given.users, given.rounds, folder)
+            cells.append(f" {efficiency:.3f} of {best:.3f} ({1e3 * cost:.2f} ms, {1e3 * mine:.2f}) |")
         print(f"| {workers} |" + "".join(cells), flush=True)
 
 

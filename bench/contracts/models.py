@@ -99,31 +99,53 @@ class Classifier(ABC):
 
 
 class Wrapped(Classifier):
-    """A classifier around another one: what a subclass does not say itself, that one says. Not its `rows`."""
+    """A classifier around another one: what a subclass does not say itself, that one says. Not its `rows`.
+
+    One that changes inputs says it in `seen`; one that others have to be seen through, in `around`. What it says
+    of itself it sets after `super().__init__`.
+    """
 
     def __init__(self, model: Classifier) -> None:
         self._model = model
         for name in Classifier.__annotations__:
             setattr(self, name, getattr(model, name))
 
+    def seen(self, x: Tensor) -> Tensor:
+        """What the model inside is asked about, in the place of x."""
+        return x
+
+    def around(self, model: Classifier) -> Classifier:
+        """`model` as this one shows it: a member of the model inside, or what that one was made from."""
+        return model
+
+    def moved(self, adapter: "Adapter", device: str) -> Classifier:
+        """Itself, after `adapter` has placed the model inside on `device`."""
+        self._model = adapter.place(self._model, device)
+        self.device = self._model.device
+        return self
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self._model.logits(self.seen(x))
+
     def features(self, x: Tensor, layer: str) -> Tensor:
-        return self._model.features(x, layer)
+        return self._model.features(self.seen(x), layer)
 
     def refuses(self, x: Tensor) -> Tensor:
-        return self._model.refuses(x)
+        return self._model.refuses(self.seen(x))
 
     def suspicion(self, x: Tensor) -> Tensor | None:
-        return self._model.suspicion(x)
+        return self._model.suspicion(self.seen(x))
 
     def members(self) -> Sequence[Classifier]:
-        return self._model.members()
+        return [self.around(member) for member in self._model.members()]
 
     def parts(self, x: Tensor) -> Tensor:
-        return self._model.parts(x)
+        return self._model.parts(self.seen(x))
 
     @property
     def source(self) -> Classifier | None:
-        return self._model.source
+        source = self._model.source
+        return None if source is None else self.around(source)
 
     @property
     def module(self) -> nn.Module | None:

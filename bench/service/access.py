@@ -41,12 +41,13 @@ class Role(StrEnum):
 
 class Verb(StrEnum):
     """What a token may be good for: to look, to hand in, to change what was handed in, to register and retire models,
-    to read the audit log."""
+    to register and retire modules of adapters, to read the audit log."""
 
     READ = "read"
     SUBMIT = "submit"
     CONTROL = "control"
     REGISTER = "register"
+    EXTEND = "extend"
     AUDIT = "audit"
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from bench.errors import GauntletError, TrackingError
+from bench.plugins import Source
 from bench.run import Stopped
 
 COMMAND = (sys.executable, "-m", "bench.service.reporter")
@@ -48,13 +49,19 @@ class Reporter:
             finally:
                 self._turn.release()
 
-    def draw(self, submission: str, stop: Callable[[], bool]) -> None:
-        """Write a submission's leaderboard. Raises Stopped as soon as `stop` says so, and GauntletError."""
-        self._ask({"verb": "draw", "submission": submission}, stop)
+    def draw(self, submission: str, stop: Callable[[], bool], sources: Sequence[Source] = ()) -> None:
+        """Write a submission's leaderboard. sources: installed modules that it needs, which are loaded first.
 
-    def publish(self, submission: str, owner: str, stop: Callable[[], bool]) -> list[str]:
+        Raises Stopped as soon as `stop` says so, and GauntletError.
+        """
+        self._ask({"verb": "draw", "submission": submission, "modules": _pinned(sources)}, stop)
+
+    def publish(
+        self, submission: str, owner: str, stop: Callable[[], bool], sources: Sequence[Source] = ()
+    ) -> list[str]:
         """Log it to MLflow; returns what the user is told. Raises TrackingError, and the same."""
-        return self._ask({"verb": "publish", "submission": submission, "owner": owner}, stop)
+        given = {"verb": "publish", "submission": submission, "owner": owner, "modules": _pinned(sources)}
+        return self._ask(given, stop)
 
     def close(self) -> None:
         with self._turn:
@@ -62,7 +69,7 @@ class Reporter:
 
     # --- inside
 
-    def _ask(self, given: dict[str, str], stop: Callable[[], bool]) -> list[str]:
+    def _ask(self, given: dict[str, Any], stop: Callable[[], bool]) -> list[str]:
         with self._my_turn(stop):
             answer = self._answer(given, stop)
         kinds = {"tracking": TrackingError, "expected": GauntletError}
@@ -82,7 +89,7 @@ class Reporter:
         finally:
             self._turn.release()
 
-    def _answer(self, given: dict[str, str], stop: Callable[[], bool]) -> dict[str, Any]:
+    def _answer(self, given: dict[str, Any], stop: Callable[[], bool]) -> dict[str, Any]:
         line = (json.dumps({**self._about, **given}) + "\n").encode()
         for _ in range(TRIES):
             process = self._awake()
@@ -140,6 +147,10 @@ class Reporter:
             with suppress(BrokenPipeError):
                 pipe.close()
         self._process = None
+
+
+def _pinned(sources: Sequence[Source]) -> list[tuple[str, str]]:
+    return [(source.module, source.pinned) for source in sources]
 
 
 def _stopped() -> Stopped:

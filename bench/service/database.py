@@ -27,14 +27,19 @@ from sqlalchemy import (
     event,
     make_url,
 )
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from bench.errors import OperatorError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 KEPT = 20  # connections of a process, and so many more for a moment: the face answers forty requests at once
+REACHED = 5  # seconds until a PostgreSQL has taken a connection
 BUSY = 30.0  # seconds that a transaction waits for another one on SQLite
+AWAY = (OperationalError, InterfaceError)  # what it raises that is away, or busy; any other refusal is a bug
+
+
+Brings = dict[str, dict[str, Any]]  # what a module registers: kind, name, and what bench.service.offers says of it
 
 
 class State(StrEnum):
@@ -159,6 +164,22 @@ class Upload(Base):
     touched: Mapped[float]
 
 
+class Module(Base):
+    """An installed module whose plugins suites from the network may name. A retired one keeps its names."""
+
+    __tablename__ = "modules"
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)  # dotted
+    digest: Mapped[str] = mapped_column(String(32))  # bench.plugins.installed_digest, when it was registered
+    brings: Mapped[Brings] = mapped_column(JSON)
+    owner: Mapped[str] = mapped_column(ForeignKey("users.name"))  # who registered it
+    registered: Mapped[float]
+    retired: Mapped[float | None]
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """Kind and name of each plugin."""
+        return ((kind, name) for kind, named in self.brings.items() for name in named)
+
+
 class Usage(Base):
     """What a user's tasks took on a day (UTC)."""
 
@@ -280,7 +301,7 @@ def _engine(url: str) -> Engine:
             event.listen(engine, "begin", _begin_sqlite)
             return engine
         if parsed.get_backend_name() == "postgresql":
-            patience = {"connect_timeout": 5}
+            patience = {"connect_timeout": REACHED}
             return create_engine(
                 parsed, pool_pre_ping=True, connect_args=patience, pool_size=KEPT, max_overflow=KEPT
             )  # fmt: skip

@@ -1,50 +1,53 @@
 """The dispatcher: one process that holds the lease, and runs everybody's submissions on one cluster.
 
-Threads: the main one talks to Ray; one per submission runs the engine (bench.run), whose tasks go through the fair
-queue; one keeps the lease and the database; one empties the outbox. A process beside this one makes leaderboards and
-tells MLflow (bench.service.beside). What is only in memory is what can be made again: killed at any moment, the next
-dispatcher goes on with what the store and the database hold. A database that is away stops nothing that has begun: what
-it has to be told waits, and each of its transactions looks at the lease first.
+Threads: the main one talks to Ray; one writes records; one per submission runs the engine (bench.run), whose tasks go
+through the fair queue; one keeps the lease and the database; one empties the outbox; one forgets what is old. A process
+beside this one makes leaderboards and tells MLflow (bench.service.beside). What is only in memory is what can be made
+again: killed at any moment, the next dispatcher goes on with what the store and the database hold. A database that is
+away stops nothing that has begun: what it has to be told waits, and each of its transactions looks at the lease first.
 """
 
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import is_
 from pathlib import Path
 
-from sqlalchemy.exc import InterfaceError, OperationalError
-
+from bench import models, verbs
 from bench import run as engine
-from bench import verbs
 from bench.cluster import WATCHFUL, Cluster, Dashboard, cluster
 from bench.dispatch import Canceled, Dispatcher
 from bench.errors import ClusterError, GauntletError
 from bench.fingerprint import Fingerprint
 from bench.jobs import AnyJob, TaskJob
-from bench.placement import Share, nowhere
+from bench.placement import Share, in_turn, nowhere
+from bench.plugins import Source
 from bench.run import DRAINING, STARTUP, Options, Stopped
-from bench.service import intake
+from bench.service import intake, modules
 from bench.service.beside import Reporter
 from bench.service.companions import RAY_TOKEN
 from bench.service.crews import Crews, lacking
-from bench.service.database import ENDED, State
+from bench.service.database import AWAY, ENDED, Module, State
 from bench.service.fair import FairQueue
+from bench.service.limits import AUTOSCALED
 from bench.service.queue import Quotas
+from bench.service.retention import Retention
 from bench.service.submission import AtWork, TicketPool
 from bench.service.traces import SILENT, Traces
 from bench.service.work import TERM, Work
+from bench.service.writer import Writer
 from bench.store import Store
-from bench.suite import Resources
+from bench.suite import Resources, Suite
 from bench.timings import Timings
 from bench.worker import Failed, Outcome
 
-AWAY = (OperationalError, InterfaceError)  # of the database: any other refusal is a bug, and ends the dispatcher
+ASKING = 2.0  # seconds between two requests to Ray's autoscaler, each a connection; nodes take longer to come
 BEAT = 0.5  # seconds between two looks at the database
 GOING = 10.0  # seconds in which a dispatcher whose cluster has gone notices
 SOON = 30.0  # seconds that MLflow waits where users wait for their leaderboards
@@ -63,13 +66,15 @@ class Place:
     tracking_uri: str | None = None
     dashboard: int | None = None  # the port of Ray's, where Ray is of the dispatcher's own
     at_once: int = 8  # submissions, of all users
+    autoscaled: int = AUTOSCALED  # workers for which Ray's autoscaler is asked for room, where the cluster has one
 
 
 class Foreman:
     """Runs submissions until it is stopped, or has lost its lease."""
 
-    def __init__(self, work: Work, place: Place, quotas: Quotas, traces: Traces = SILENT) -> None:
+    def __init__(self, work: Work, place: Place, quotas: Quotas, retention: Retention, traces: Traces = SILENT) -> None:
         self._work = work
+        self._retention = retention
         self._place = place
         self._quotas = quotas
         self._stop = threading.Event()
@@ -79,6 +84,7 @@ class Foreman:
         self._at_work: dict[str, AtWork] = {}
         self._unsaid: list[Callable[[], None]] = []  # what the database has yet to be told, in this order
         self._renewed = 0.0
+        self._asked = 0.0
         self.traces = traces
         self.handed: dict[str, float] = {}  # when a task was given to a worker, by its key
         self._lock = threading.Lock()
@@ -86,7 +92,8 @@ class Foreman:
         self._unwritten = 0  # leaderboards that users wait for
         self._charged: dict[str, tuple[float, int]] = {}  # seconds and tasks, by user
         self._timings = Timings(place.output / "service-timings.json")
-        self.queue = FairQueue(self._estimate, self._charge, quotas.in_flight)
+        self._writer = Writer()
+        self.queue = FairQueue(self._estimate, self._charge, quotas.in_flight, later=self._writer.do)
 
     def stop(self) -> None:
         """Hand out no more tasks, put every submission back, and end."""
@@ -101,7 +108,8 @@ class Foreman:
                 return
         log.info("lease taken", extra={"epoch": self._work.epoch})
         self.queue.go_on(self._work.ahead())
-        threads = [threading.Thread(target=self._guarded, args=(part,)) for part in (self._keep, self._publish)]
+        parts = (self._keep, self._publish, self._forget)
+        threads = [threading.Thread(target=self._guarded, args=(part,)) for part in parts]
         for thread in threads:
             thread.start()
         try:
@@ -111,7 +119,8 @@ class Foreman:
                 about = {"nodes": joined.nodes, "workers": joined.room(), "dashboard": joined.dashboard}
                 log.info("cluster joined", extra=about)
                 self._joined = joined
-                self._dispatch(joined)
+                with self._writer:
+                    self._dispatch(joined)
         finally:
             self._stop.set()
             for thread in threads:
@@ -144,6 +153,7 @@ class Foreman:
                     crews.run()
             except Canceled:
                 return
+            self._writer.wait()
             self.handed.clear()
 
     def _time(self, joined: Cluster, store: Store) -> None:
@@ -169,10 +179,12 @@ class Foreman:
             self._lacking(joined)
 
     def _lacking(self, joined: Cluster) -> set[Share]:
-        """Workers that no node can hold now: the queue and Ray are told."""
-        found = lacking(self.queue, joined.listing())
-        joined.ask_for(found | set(self._untimed.values()))
-        return found
+        """Workers that no node can hold now: the queue is told. Ray is told of all that would have something to do."""
+        if time.monotonic() - self._asked > ASKING:
+            most = min(self._place.autoscaled, joined.most or self._place.autoscaled)
+            joined.ask_for(in_turn(dict.fromkeys(self._untimed.values(), 1) | self.queue.useful(), most))
+            self._asked = time.monotonic()
+        return lacking(self.queue, joined.listing())
 
     def _estimate(self, job: AnyJob) -> float:
         if not isinstance(job, TaskJob):
@@ -259,7 +271,7 @@ class Foreman:
         log.info("submission claimed", extra={"submission": row.id, "owner": row.owner})
         self.traces.span((row.id, f"queued:{row.queued}"), row.queued, row.started or row.queued)
         self._reporter.wake()
-        each = self._at_work[row.id] = AtWork(row, self)
+        each = self._at_work[row.id] = AtWork(row, self, self._work.modules())
         each.start()
         return True
 
@@ -304,7 +316,8 @@ class Foreman:
             return
         path = (row.id, f"publish:{began}")
         try:
-            told = self._reporter.publish(row.id, row.owner, self._stop.is_set)
+            needed = map(modules.source, intake.needed(row.text.encode(), self._work.modules()))
+            told = self._reporter.publish(row.id, row.owner, self._stop.is_set, list(needed))
         except Stopped:
             return  # it stays in the outbox
         except GauntletError as problem:
@@ -316,19 +329,23 @@ class Foreman:
             log.info("MLflow was told", extra={"submission": row.id})
             self.traces.span(path, began, time.time())
 
+    def _forget(self) -> None:
+        self._retention.run(self._stop)
+
     # --- for the threads of submissions
 
     def carry_out(self, each: AtWork) -> None:
         """One submission, from its text to its leaderboard. Raises Stopped, and what the engine raises."""
         row, options = each.row, Options(self._place.output, name=each.row.id, most=self._quotas.tasks)
-        suite = intake.accept(row.text.encode())
+        suite = intake.accept(row.text.encode(), each.modules, again=True)
+        sources = _sources(suite, row.text.encode(), each.modules)
 
         def stop() -> bool:
             return bool(each.wish) or self._stop.is_set()
 
-        run = engine.run(suite, row.text, (), options, each.watch, workforce=each, canceled=stop)
+        run = engine.run(suite, row.text, sources, options, each.watch, workforce=each, canceled=stop)
         with self._wanted():
-            self._reporter.draw(row.id, stop)
+            self._reporter.draw(row.id, stop, sources)
         each.state = State(run.status["state"])
 
     @contextlib.contextmanager
@@ -366,3 +383,16 @@ class Foreman:
     def note(self, job: AnyJob, outcome: Outcome) -> None:
         if isinstance(job, TaskJob) and not isinstance(outcome, Failed):
             self._timings.note(job.task.cell, job.task.stop - job.task.start, outcome.seconds)
+
+
+def _sources(suite: Suite, text: bytes, known: Sequence[Module]) -> list[Source]:
+    """The modules that a suite needs, loaded here: of what it names, and of what builds its registered models.
+
+    Raises PluginError, and TrackingError where MLflow cannot say what builds a model.
+    """
+    registered = [spec.registered for spec in suite.models if spec.registered] if known else []
+    builders = models.builders(registered, os.environ["MLFLOW_TRACKING_URI"]) if registered else ()
+    needed = intake.needed(text, known, builders)
+    for module in needed:
+        modules.load(module)
+    return [modules.source(module) for module in needed]

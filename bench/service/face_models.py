@@ -16,6 +16,7 @@ from bench.service import intake, shapes
 from bench.service.access import Identity, Verb
 from bench.service.apart import apart
 from bench.service.door import Door
+from bench.service.modules import Modules
 from bench.service.queue import PAGE, Refused
 from bench.service.uploads import OPEN, READY, Uploads
 
@@ -35,8 +36,8 @@ def scan(path: Path) -> str:
     return str(apart("scan", {"path": str(path)})["kind"])
 
 
-def add_models(app: FastAPI, door: Door, uploads: Uploads, uri: str) -> None:
-    """uri: the MLflow whose registry it is."""
+def add_models(app: FastAPI, door: Door, uploads: Uploads, uri: str, known: Modules) -> None:
+    """uri: the MLflow whose registry it is. known: modules whose adapters may build them."""
     Who = Annotated[Identity, Depends(door.who)]  # noqa: N806 - a type
     building, asking = asyncio.Semaphore(BUILDERS), threading.Lock()
     busy: set[str] = set()  # users for whom something is built, or waits for that
@@ -109,13 +110,19 @@ def add_models(app: FastAPI, door: Door, uploads: Uploads, uri: str) -> None:
         def act() -> models.Entry:
             request.state.object = f"{wanted.name} of {wanted.upload}"
             me.need(Verb.REGISTER)
-            intake.accept_model(wanted.adapter, wanted.args)
+            needed = intake.accept_model(wanted.adapter, wanted.args, known.all())
             with uploads.alone(uploads.get(wanted.upload)) as row:
                 if row.state == OPEN:
                     raise Refused(409, f"'{row.id}' is not finished", "its owner has to send the rest")
                 if row.state != READY:
                     raise Refused(409, f"'{row.id}' is {row.model} already", "a model is registered once")
-                given = {"path": str(uploads.path(row)), "file": row.file, "uri": uri, "owner": row.owner}
+                given: dict[str, Any] = {
+                    "path": str(uploads.path(row)),
+                    "file": row.file,
+                    "uri": uri,
+                    "owner": row.owner,
+                }
+                given["modules"] = [(module.name, module.digest) for module in needed]
                 made = apart("register", {**given, **wanted.model_dump(include={"name", "adapter", "args"})})
                 uploads.registered(row, f"{wanted.name}/{made['version']}")
             request.state.object = f"{wanted.name}/{made['version']} of {wanted.upload}"

@@ -18,10 +18,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from bench.dispatch import Canceled
 from bench.jobs import AnyJob
 from bench.placement import Share
+from bench.plugins import Source
 from bench.service.tickets import Sink, Stream, Ticket
 from bench.suite import Resources
 from bench.worker import Failed, Measured, Outcome
@@ -37,13 +39,15 @@ class FairQueue:
     """Submissions' threads put streams in, the dispatcher's thread takes tickets out and brings outcomes back.
 
     estimate: seconds that a job may take. charge(owner, seconds): told when one has ended. in_flight: tasks that one
-    user may have on workers. As an iterator it ends when there is nothing at the moment, and may go on later.
+    user may have on workers. later: does what an outcome leads to, here or in a thread (`bench.service.writer`), in
+    this order. As an iterator it ends when there is nothing at the moment, and may go on later.
     """
 
     estimate: Callable[[AnyJob], float]
     charge: Callable[[str, float], None] = lambda owner, seconds: None
     in_flight: int = 1000
     clock: Callable[[], float] = time.monotonic
+    later: Callable[[Callable[[], None]], None] = lambda act: act()
     _streams: list[Stream] = field(default_factory=list)
     _times: dict[str, float] = field(default_factory=dict)
     _flying: dict[str, list[Ticket]] = field(default_factory=dict)  # by key: who waits for its outcome
@@ -69,16 +73,18 @@ class FairQueue:
         progress: Callable[[str, int, int], None],
         canceled: Callable[[], bool],
         alone: bool,
+        sources: Sequence[Source] = (),
         abandoned: Callable[[], bool] = lambda: False,
         waits: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Until every job has ended. Raises Canceled, and whatever the jobs or the sink raise.
 
         After Canceled, the sink may be told of tasks that were on workers; abandoned: whether these should not go on.
-        waits: told what kind of node its tasks wait for, and with nothing once they do not.
+        waits: told what kind of node its tasks wait for, and with nothing once they do not. sources: modules that
+        workers have to load for them.
         """
         since, number = self.clock(), next(self._numbers)
-        stream = Stream(owner, submission, jobs, sink, resources, progress, alone, since, number, waits)
+        stream = Stream(owner, submission, jobs, sink, resources, progress, alone, since, number, waits, sources)
         with self._changed:
             self._welcome({owner})
             mine = [other.clock for other in self._streams if other.owner == owner]
@@ -136,13 +142,20 @@ class FairQueue:
             return all(waiting.stream.gone for waiting in self._flying[ticket.key])
 
     def sink(self, ticket: Ticket, outcome: Outcome, attempts: int) -> None:
-        """An outcome: for whoever asked for this task."""
+        """An outcome: for whoever asked for this task. Nothing may disturb timings: theirs is dealt with at once."""
         with self._changed:
             took = outcome.seconds if isinstance(outcome, Measured) else self.clock() - ticket.since
             self._pass(ticket.stream, took - ticket.estimate)
             self._count[ticket.stream.owner] -= 1
-            waiting = self._flying.pop(ticket.key)
         self.charge(ticket.stream.owner, took * ticket.stream.share.weight)
+        if ticket.stream.alone:
+            self._tell(ticket.key, outcome, attempts)
+        else:
+            self.later(partial(self._tell, ticket.key, outcome, attempts))
+
+    def _tell(self, key: str, outcome: Outcome, attempts: int) -> None:
+        with self._changed:
+            waiting = self._flying.pop(key)
         for each in waiting:
             if each.stream.gone and isinstance(outcome, Failed):
                 continue  # what was canceled does not fail
@@ -153,13 +166,15 @@ class FairQueue:
         with self._changed:
             for each in waiting:
                 each.stream.open -= 1
-            self._changed.notify_all()
+            if any(not each.stream.open or each.stream.problem for each in waiting):
+                self._changed.notify_all()  # for submissions' threads, which have nothing to do for each task
 
     def put_back(self, tickets: Collection[Ticket]) -> None:
         """They have not ended, and nobody works on them: to be handed out again, each by those who wait for it."""
         with self._changed:
             for ticket in tickets:
                 self._pass(ticket.stream, -ticket.estimate)
+                ticket.stream.taken -= 1
                 self._count[ticket.stream.owner] -= 1
                 for each in self._flying.pop(ticket.key):
                     each.stream.open -= 1
@@ -221,6 +236,15 @@ class FairQueue:
         """Of the workers that submissions at work need, whether there are nodes for them or not."""
         with self._changed:
             return {stream.share for stream in self._streams}
+
+    def useful(self) -> dict[Share, int]:
+        """How many workers of each kind could be at work now, if there were nodes for them; in fair order."""
+        found: dict[Share, int] = {}
+        with self._changed:
+            for stream in sorted(self._streams, key=self._rank):
+                if useful := 0 if stream.problem else stream.useful:
+                    found[stream.share] = found.get(stream.share, 0) + useful
+        return found
 
     def users(self) -> dict[Share, set[str]]:
         """Whose tasks are on such workers, or wait for them."""
@@ -330,6 +354,7 @@ class FairQueue:
             return None
         self._flying[job.key] = [ticket]
         self._count[stream.owner] += 1
+        stream.taken += 1
         self._pass(stream, ticket.estimate)
         return ticket
 
@@ -346,6 +371,7 @@ class FairQueue:
         return job
 
     def _pass(self, stream: Stream, seconds: float) -> None:
+        stream.seconds += seconds
         seconds *= stream.share.weight
         stream.clock += seconds
         self._times[stream.owner] = self._times.get(stream.owner, 0.0) + seconds

@@ -1,4 +1,5 @@
-"""The process in which strangers' files are read: `python -m bench.service.inside JOB`, started by bench.service.apart.
+"""The process in which strangers' files are read, and modules imported for the first time, started by
+bench.service.apart: `python -m bench.service.inside JOB`.
 
 A JSON object on stdin, another one on stdout. It imports what its job needs and nothing else.
 """
@@ -21,16 +22,29 @@ def _scan(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _register(given: Mapping[str, Any]) -> dict[str, Any]:
-    from bench import models, verbs
+    from bench import models, plugins, verbs
 
     verbs.prepare()
+    for name, digest in given["modules"]:
+        plugins.load_source(plugins.Source(name, "", {}, pinned=digest))
     weights = Path(given["path"]).read_bytes()
     args = {**given["args"], "weights": given["file"]}
     version = models.register(given["name"], given["adapter"], args, weights, given["uri"], owner=given["owner"])
     return {"version": version}
 
 
-JOBS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {"scan": _scan, "register": _register}
+def _module(given: Mapping[str, Any]) -> dict[str, Any]:
+    from bench import plugins
+    from bench.service.offers import brought
+
+    plugins.load_built_in()
+    digest, brings = brought(given["module"])
+    return {"digest": digest, "brings": brings}
+
+
+JOBS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "scan": _scan, "register": _register, "module": _module,
+}  # fmt: skip
 
 
 def main() -> None:
@@ -46,7 +60,7 @@ def main() -> None:
         status = 503 if isinstance(problem, OperatorError) else 400
         told = {"status": status, "error": problem.message, "hint": problem.hint}
     except MemoryError:
-        told = {"status": 400, "error": "it takes more memory than there is for it", "hint": "is it a model?"}
+        told = {"status": 400, "error": "it takes more memory than there is for it", "hint": None}
     json.dump(told, out)
     out.flush()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from bench import results, verbs
+from bench import plugins, results, verbs
 from bench.errors import GauntletError, TrackingError
 from bench.results import Analysis
 from bench.runs import Run
@@ -60,6 +60,8 @@ class Desk:
 def answer(act: Callable[[Mapping[str, Any]], list[str]], given: Mapping[str, Any]) -> dict[str, Any]:
     """What it led to, as JSON. A bug is told, too: the next submission may not meet it."""
     try:
+        for name, digest in given["modules"]:
+            plugins.load_source(plugins.Source(name, "", {}, pinned=digest))
         return {"told": act(given)}
     except GauntletError as problem:
         kind = "tracking" if isinstance(problem, TrackingError) else "expected"

@@ -6,9 +6,14 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from bench.models import Entry as Version
-from bench.service import database
+from bench.service import database, modules
 from bench.service.queue import PRIORITIES
 
+TEXT = {"type": "string"}
+FORMS: dict[str, dict[str, str]] = {  # what a generated client makes of an answer
+    "text/plain": TEXT, "text/html": TEXT, "text/event-stream": {}, "application/yaml": {}, "application/json": {},
+    "application/vnd.apache.parquet": {**TEXT, "format": "binary"},
+}  # fmt: skip
 MODEL_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
 
 
@@ -138,6 +143,47 @@ class Models(Shape):
     models: list[Model]
 
 
+class NewModule(BaseModel):
+    """An installed module that is to be registered."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    module: Annotated[str, Field(pattern=modules.NAME, max_length=modules.LONGEST)]
+    """Its dotted name."""
+
+
+class Module(Shape):
+    """A module that was registered."""
+
+    module: str
+    brings: dict[str, list[str]]
+    """Names of its plugins, by kind: `adapters`, `attacks`, `datasets`, `probes`, `detectors`, `certificates`."""
+    digest: str
+    """Of the package that it belongs to, as it was registered."""
+    owner: str
+    """Who registered it."""
+    registered: float
+    retired: float | None
+    note: str
+    """What keeps the machine of this face from using it; empty where nothing does."""
+
+
+class Adapter(Shape):
+    """An adapter that a suite may name."""
+
+    name: str
+    module: str
+    about: str
+    arguments: dict[str, Any]
+    """A JSON schema of its `args:`, without those that name files."""
+
+
+class Adapters(Shape):
+    """Adapters by name, and the modules that were registered."""
+
+    adapters: list[Adapter]
+    modules: list[Module]
+
+
 class Me(Shape):
     """Whose token this is."""
 
@@ -176,6 +222,11 @@ class Health(Shape):
 
     status: str
     dispatcher: str | None = None
+
+
+def answers(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """Of a request that answers with something else than JSON of one shape: its media types, for OpenAPI."""
+    return {200: {"content": {kind: {"schema": FORMS[kind]} for kind in kinds}}}
 
 
 def columns(row: database.Base) -> dict[str, Any]:

@@ -59,7 +59,10 @@ class Streams:
                     except Refused:
                         return
                     asked = time.monotonic()
-                row = await run_in_threadpool(self._queue.get, submission)
+                try:
+                    row = await run_in_threadpool(self._queue.get, submission)
+                except Refused:  # it is kept no longer
+                    return
                 events = await run_in_threadpool(self._queue.events, submission, after)
                 for event in events:
                     after = event.id

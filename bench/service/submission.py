@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -11,9 +11,10 @@ from bench.dispatch import Event, Lost, Ready
 from bench.errors import GauntletError
 from bench.fingerprint import Fingerprint
 from bench.jobs import AnyJob, FitJob, TaskJob, TrainJob
+from bench.plugins import Source
 from bench.pool import RayPool
 from bench.run import Stopped
-from bench.service.database import State, Submission
+from bench.service.database import Module, State, Submission
 from bench.service.fair import FairQueue
 from bench.service.tickets import Sink, Ticket
 from bench.service.traces import Figures, Traces
@@ -44,9 +45,10 @@ class Foreman(Protocol):
 class AtWork(threading.Thread):
     """A submission at work; the workforce of its run."""
 
-    def __init__(self, row: Submission, foreman: Foreman) -> None:
+    def __init__(self, row: Submission, foreman: Foreman, modules: Sequence[Module] = ()) -> None:
         super().__init__(name=row.id, daemon=True)
         self.row = row
+        self.modules = modules  # that are registered
         self.watch = Watch()
         self.wish: str | None = None
         self.state = State.QUEUED  # what it becomes
@@ -74,6 +76,7 @@ class AtWork(threading.Thread):
         progress: Callable[[str, int, int], None],
         canceled: Callable[[], bool],
         alone: bool,
+        sources: Sequence[Source],
     ) -> None:
         def told(job: AnyJob, outcome: Outcome, attempts: int) -> None:
             ended = time.time()
@@ -84,7 +87,7 @@ class AtWork(threading.Thread):
 
         self._foreman.queue.dispatch(
             self.row.owner, self.row.id, jobs, told,
-            resources=resources, progress=progress, canceled=canceled, alone=alone,
+            resources=resources, progress=progress, canceled=canceled, alone=alone, sources=sources,
             abandoned=lambda: self.wish == "cancel", waits=self.watch.waits,
         )  # fmt: skip
 
@@ -129,7 +132,7 @@ class TicketPool:
         elif isinstance(inner, FitJob):
             inner = FitJob(replace(inner.task, label=f"{job.stream.submission}|{inner.task.label}"))
         self._handed[inner.key] = time.time()
-        self._pool.submit(worker, inner)
+        self._pool.submit(worker, inner, job.stream.sources)
 
     def wait(self, seconds: float) -> list[Event]:
         events = self._pool.wait(seconds)

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from bench.errors import OperatorError
-from bench.service.database import Attempt, Database, Lease, Outbox, State, Submission, Usage, User
+from bench.service.database import Attempt, Database, Lease, Module, Outbox, State, Submission, Usage, User
 from bench.service.queue import Quotas, day, say, storable
 
 TERM = 15.0  # seconds that a lease lasts without being renewed
@@ -109,6 +109,11 @@ class Work:
         """Users who have submissions that wait, and seconds left today."""
         with self._database.reading() as session:
             return self._waiting(session, self._clock())
+
+    def modules(self) -> list[Module]:
+        """All that were registered, retired ones, too: what was accepted may need them."""
+        with self._database.reading() as session:
+            return list(session.scalars(select(Module).order_by(Module.name)))
 
     def wishes(self) -> dict[str, str]:
         """By submission: whether its user wants it paused or canceled."""

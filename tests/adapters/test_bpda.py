@@ -67,11 +67,11 @@ def test_the_forward_pass_is_the_defences_to_the_bit_and_the_backward_pass_the_s
 ) -> None:
     made, x = model("identity", kind), Digits(split="test").load().fetch(np.arange(6)) * 0.97
     expected = (x * 3).round() / 3 if kind == "bit_depth" else jpeg(x, 75)
-    assert torch.equal(made.transformed(x), expected)
-    assert torch.equal(made.logits(x), made.inner.logits(expected))
+    assert torch.equal(made.seen(x), expected)
+    assert torch.equal(made.logits(x), made._model.logits(expected))
     leaf, there = x.clone().requires_grad_(), expected.clone().requires_grad_()
     (slope,) = torch.autograd.grad(made.logits(leaf).max(1).values.sum(), leaf)
-    (known,) = torch.autograd.grad(made.inner.logits(there).max(1).values.sum(), there)
+    (known,) = torch.autograd.grad(made._model.logits(there).max(1).values.sum(), there)
     assert torch.allclose(slope, known)
     assert made.gradients is Gradients.SURROGATE
 
@@ -98,7 +98,7 @@ def test_jpeg_without_a_stand_in_has_no_gradient_and_white_box_attacks_are_refus
 def test_bounds_of_the_model_inside_are_none_of_the_defended_one() -> None:
     made, data = model("none"), Digits(split="test").load()
     x, y = (data.fetch(np.arange(4)) * 3).round() / 3, torch.from_numpy(data.labels[:4])
-    assert torch.equal(made.logits(x), made.inner.logits(x)), "here it makes no difference"
+    assert torch.equal(made.logits(x), made._model.logits(x)), "here it makes no difference"
     with pytest.raises(PluginError):
         QuickBounds(norm=Norm.LINF).proves(made, x, y, 0.001)
 
@@ -120,7 +120,7 @@ def test_a_transformation_and_a_stand_in_of_ones_own_are_named_by_their_import_p
     leaf = x.clone().requires_grad_()
     (slope,) = torch.autograd.grad(made.logits(leaf).sum(), leaf)
     inside = steps(x).requires_grad_()
-    (known,) = torch.autograd.grad(made.inner.logits(inside).sum(), inside)  # type: ignore[attr-defined]
+    (known,) = torch.autograd.grad(made._model.logits(inside).sum(), inside)  # type: ignore[attr-defined]
     assert torch.allclose(slope, known * (1 - torch.cos(6 * torch.pi * x)), atol=1e-5)
     assert adapters.get("bpda_torch").local
 

@@ -8,25 +8,77 @@ import torch
 from pydantic import ValidationError
 
 from adapters.cnn import Cnn
+from adapters.family import Family
 from adapters.growl import Growl
 from adapters.monte_carlo_quantised import MonteCarloQuantised
 from adapters.pruned_channels import PrunedChannels
 from adapters.pruned_weights import PrunedWeights
 from adapters.quantised import Quantised
-from bench.contracts import Adapter, adapters, datasets
+from adapters.recipe import Recipe
+from adapters.recipe_adversary import Adversary
+from bench import plugins
+from bench.contracts import Adapter, Frozen, adapters, datasets
 from bench.data import ROOT
 from bench.errors import PluginError, SuiteError
 from bench.saliency import CRITERIA
 from bench.suite import parse
 from tests.adapters.families import Quiet
 
-TEXT = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
-FAMILIES = [Cnn, PrunedChannels, PrunedWeights, Growl, Quantised, MonteCarloQuantised]
+PAGES = sorted((Path(__file__).parents[2] / "docs").glob("families*.md"))
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+COMPRESSED = [PrunedChannels, PrunedWeights, Growl, Quantised, MonteCarloQuantised]
+plugins.load_built_in()
+FAMILIES = [*COMPRESSED, *(kind for name in adapters if issubclass(kind := adapters.get(name), Family))]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_and_its_fields_are_documented(family: type[Adapter]) -> None:
     assert [name for name in (family.name, *family.model_fields) if f"`{name}`" not in TEXT] == []
+
+
+@pytest.mark.parametrize("part", [Recipe, Adversary])
+def test_every_key_of_a_training_is_documented(part: type[Frozen]) -> None:
+    assert [name for name in part.model_fields if f"`{name}`" not in PAGES[0].read_text(encoding="utf-8")] == []
+
+
+SHOWN = {"exposure": {"outliers": {"dataset": "notmnist"}}}
+TAUGHT = {"teacher": {"adapter": "small_cnn"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "others"),
+    [
+        ("cnn", "train", {}),
+        ("growl", "retrain", {"model": {"adapter": "cnn", "args": {"channels": []}}}),
+        ("block_drop", "train_policy", {}),
+    ],
+)
+def test_outliers_that_any_training_of_a_family_is_shown_join_its_identity(
+    name: str, field: str, others: dict[str, object]
+) -> None:
+    training = adapters.build(name, {**others, field: SHOWN}).training()
+    assert [choice.dataset for choice in training.also] == ["notmnist"]
+    assert adapters.build(name, others).training().also == ()
+
+
+def test_a_student_trained_in_full_precision_first_is_shown_the_outliers_of_its_own_recipe() -> None:
+    model = {"adapter": "cnn", "args": {"train": SHOWN}}
+    taught = {"teacher": {"adapter": "cnn", "args": {}}}
+    found = adapters.build("quantised", {"model": model, "scheme": "c", "train": taught})
+    assert [choice.dataset for choice in found.training().also] == ["notmnist"]
+    assert adapters.build("quantised", {"model": model, "scheme": "b", "train": taught}).training().also == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("growl", {"model": {"adapter": "cnn", "args": {"channels": []}}, "retrain": TAUGHT}),
+        ("quantised", {"model": {"adapter": "cnn", "args": {"train": TAUGHT}}, "scheme": "c", "train": TAUGHT}),
+    ],
+)
+def test_a_teacher_whom_a_training_would_not_hear_is_refused(name: str, fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="leave `teacher` out"):
+        adapters.build(name, fields)
 
 
 def test_every_criterion_can_be_asked_for_and_is_documented() -> None:

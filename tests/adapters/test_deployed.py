@@ -164,6 +164,10 @@ def test_what_makes_no_sense_is_told_before_anything_runs(fields, message):
         ("lstm", {}, "token ids"),
         ("doubly_nested", {}, "stops at another network for each input"),
         ("block_drop", {}, "its policy picks other blocks"),
+        ("ensemble", {"adapter": "block_drop"}, "its policy picks other blocks"),
+        ("bpda", {"model": {"adapter": "lstm"}}, "token ids"),
+        ("refusing", {"adapter": "small_cnn", "fit_on": {"dataset": "digits"}}, "what it refuses"),
+        ("smoothed", {"model": {"adapter": "small_cnn"}}, "noise"),
     ],
 )
 def test_what_another_runtime_cannot_follow_is_refused_before_it_is_trained(target, adapter, args, reason):

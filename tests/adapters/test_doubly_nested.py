@@ -9,6 +9,7 @@ from torch import nn
 from adapters.digits import Digits
 from adapters.doubly_nested import DoublyNestedModel
 from adapters.doubly_nested_net import DoublyNested, staircase
+from adapters.ensemble import EnsembleClassifier
 from adapters.torch_classifier import state_to_bytes
 from bench.certificates.linear_bounds import QuickBounds
 from bench.contracts import DatasetChoice, Norm, Report
@@ -136,7 +137,9 @@ def test_the_probe_of_parts_tells_how_often_each_network_was_asked():
 def test_it_is_neither_traced_for_speed_nor_bounded_since_both_would_follow_one_branch_for_all():
     adapter, weights = random_net()
     model = adapter.model_copy(update={"threshold": halfway(weights)}).build(weights)
+    several = EnsembleClassifier([model, model])
     assert swift(model, X) is model
+    assert swift(several, X) is several
     with pytest.raises(PluginError, match="cannot be traced"):
         QuickBounds(norm=Norm.LINF).proves(model, X[:2], torch.zeros(2, dtype=torch.int64), 0.01)
 

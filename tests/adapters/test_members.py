@@ -9,10 +9,11 @@ import adapters.binarised
 import adapters.cnn
 import adapters.digits
 import adapters.outlier_sets  # noqa: F401 - both register data sets
-from adapters.ensemble import EnsembleAdapter, opened
+from adapters.ensemble import EnsembleAdapter, EnsembleClassifier, opened
 from adapters.odin_cnn import OdinCnn
 from adapters.outlier_exposure import Exposure, to_uniform
 from adapters.recipe import Recipe, train
+from adapters.smoothed import SmoothedClassifier
 from bench.contracts import DatasetChoice, Gradients, Report, datasets
 from bench.errors import PluginError
 from bench.randomness import seed_of
@@ -105,6 +106,13 @@ def test_an_ensemble_of_different_models_trains_each_by_its_own_recipe_and_is_as
     ):  # fmt: skip
         with pytest.raises(ValidationError, match=message):
             EnsembleAdapter(**wrong)
+
+
+def test_an_ensemble_does_not_lose_what_members_refuse_or_the_noise_they_add(made) -> None:
+    member = EnsembleAdapter(adapter="odin_cnn", args=NET, members=2).build(made[0]).members()[0]
+    with pytest.raises(PluginError, match="would be lost"):
+        EnsembleClassifier([member, SmoothedClassifier(member, 0.1)])
+    assert len(SmoothedClassifier(EnsembleClassifier([member, member]), 0.1).members()) == 2
 
 
 def test_snapshots_are_the_nets_of_shorter_trainings_and_leave_the_last_one_as_it_was() -> None:

@@ -199,7 +199,7 @@ def test_one_input_without_a_starting_point_does_not_stop_its_companions(name: s
     assert bool((model.logits(moved[1:]).argmax(1) != y[1:]).all())
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 def test_hop_skip_jump_comes_back_on_bounds_of_minus_one_and_one() -> None:
     bounds = Bounds(-1.0, 1.0)
     x, y = digits.right(4, bounds)

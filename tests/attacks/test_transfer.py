@@ -2,6 +2,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+import attacks.foolbox  # noqa: F401 - registers the attack that is refused
 from attacks.pgd import ProjectedGradientDescent
 from attacks.transfer import Transfer
 from bench.contracts import Norm

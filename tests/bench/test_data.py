@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import data
@@ -210,7 +210,6 @@ def test_the_catalogue_finds_what_is_present_without_fetching(shared_data: Path,
 LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=80)
 
 
-@settings(deadline=None)  # two cores are shared with other work
 @given(LABELS, st.integers(0, 100), st.booleans(), st.integers(0, 3))
 def test_a_subset_has_its_size_is_ascending_and_is_the_same_again(
     labels, limit: int, stratified: bool, seed: int
@@ -223,7 +222,6 @@ def test_a_subset_has_its_size_is_ascending_and_is_the_same_again(
     assert np.array_equal(chosen, data.subset(labels, limit, stratified, seed))
 
 
-@settings(deadline=None)  # two cores are shared with other work
 @given(LABELS, st.integers(0, 100), st.integers(0, 3))
 def test_a_stratified_subset_keeps_proportions_within_one_sample_per_class(labels, limit: int, seed: int) -> None:
     limit = min(limit, len(labels))
@@ -232,7 +230,6 @@ def test_a_stratified_subset_keeps_proportions_within_one_sample_per_class(label
         assert abs(chosen[label] - limit * count / len(labels)) < 1
 
 
-@settings(deadline=None)  # two cores are shared with other work
 @given(LABELS, st.integers(0, 80), st.integers(0, 80), st.integers(0, 3))
 def test_a_smaller_random_subset_lies_within_a_larger_one(labels, one: int, other: int, seed: int) -> None:
     small, large = (set(data.subset(labels, limit, False, seed).tolist()) for limit in sorted((one, other)))

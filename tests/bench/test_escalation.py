@@ -1,7 +1,7 @@
 """What is suspect is attacked again, by what the records call for; the same records call for the same."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,6 +75,7 @@ class Inline:
     def dispatch(
         self, jobs: Iterator[AnyJob], sink: Callable[[AnyJob, Outcome, int], None], *, resources: Resources,
         progress: Callable[[str, int, int], None], canceled: Callable[[], bool], alone: bool,
+        sources: Sequence[plugins.Source],
     ) -> None:  # fmt: skip
         for job in jobs:
             assert isinstance(job, TaskJob)

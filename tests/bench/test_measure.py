@@ -1,5 +1,6 @@
 """The engine, not the attack, decides what is broken: the classic lies of this field, each with a test."""
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -294,3 +295,12 @@ def test_a_surrogate_of_other_inputs_is_refused_and_one_with_gradients_serves_a_
     judge.gradients = Gradients.NONE
     found = attacked(Descend(), (0.35,), "t", judge, samples(), np.arange(N), 0, surrogate=Threshold()).to_pydict()
     assert sum(map(sum, found["broken"])) > 1
+
+
+@pytest.mark.parametrize("bounds", [Bounds(-1, 1), Bounds(0, 255)])
+def test_data_that_reach_beyond_the_models_bounds_are_refused(bounds: Bounds) -> None:
+    """Clipped to the model's bounds, an attack would leave the ball, and count as one that found nothing."""
+    with pytest.raises(PluginError, match=f"from 0 to 1, and the data lie between {bounds.low} and {bounds.high}"):
+        attacked(Scripted(), (0.1,), "t", Threshold(), replace(samples(), bounds=bounds), np.arange(N), 0)
+    narrow = replace(samples(), bounds=Bounds(0.25, 0.75))
+    assert len(clean(Threshold(), narrow, np.arange(N))) == N

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.placement import NODE, Share, accepts, alone, amounts, elsewhere, nowhere, room, timing_node
+from bench.placement import NODE, Share, accepts, alone, amounts, elsewhere, in_turn, nowhere, room, timing_node
 
 WORKER = {"num_cpus": 2.0, "num_gpus": 0.0}
 
@@ -110,3 +110,11 @@ def test_a_larger_worker_costs_more():
         2,
     ]
     assert Share(cpus=0.25).weight == 1, "it may get a GPU"
+
+
+def test_workers_are_asked_for_in_turn_up_to_so_many():
+    small, large = Share(), Share(cpus=8)
+    assert in_turn({small: 3, large: 1}, 100) == [small, large, small, small]
+    assert in_turn({small: 50, large: 50}, 5) == [small, large, small, large, small]
+    assert in_turn({large: 2}, 1) == [large]
+    assert in_turn({small: 0}, 5) == in_turn({}, 5) == []

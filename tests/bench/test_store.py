@@ -118,7 +118,11 @@ def test_a_writer_killed_at_any_moment_leaves_the_old_file_or_the_new_one(tmp_pa
     )
     for pause in (0.0, 0.013, 0.031):
         writer = subprocess.Popen([sys.executable, "-c", code, str(target)], stdin=subprocess.DEVNULL)
-        time.sleep(4.0 + pause)  # the import takes most of it
+        before = target.stat().st_ino
+        while target.stat().st_ino == before:
+            assert writer.poll() is None
+            time.sleep(0.005)
+        time.sleep(pause)
         writer.kill()
         writer.wait()
         content = target.read_bytes()

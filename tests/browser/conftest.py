@@ -7,10 +7,18 @@ from pathlib import Path
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException, TimeoutException
+from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    NoSuchElementException,
+    StaleElementReferenceException,
+    TimeoutException,
+)
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.ports import free_port
 
 Browser = webdriver.Chrome
 FLAGS = (
@@ -37,17 +45,24 @@ def chromium(profile: Path, *flags: str) -> Iterator[Browser]:
     for flag in (*FLAGS, f"--user-data-dir={profile}", *flags):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    started = webdriver.Chrome(options=options, service=Service(driver))
+    started = webdriver.Chrome(options=options, service=Service(driver, port=free_port()))
+    started.set_script_timeout(2 * PATIENCE)
     try:
         yield started
     finally:
         started.quit()
 
 
-def until(browser: Browser, true: Callable[[], object], seconds: float = 30) -> None:
+PATIENCE = 60.0  # seconds; a page that does its work needs one of them
+UNREADY = (
+    NoSuchElementException, StaleElementReferenceException, ElementClickInterceptedException,
+    ElementNotInteractableException,
+)  # fmt: skip
+
+
+def until(browser: Browser, true: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Waits until it holds: a page answers a click or a key in its own time, and swaps elements as it does."""
-    gone = (NoSuchElementException, StaleElementReferenceException)
-    WebDriverWait(browser, seconds, 0.05, ignored_exceptions=gone).until(lambda _: true())
+    WebDriverWait(browser, seconds, 0.05, ignored_exceptions=UNREADY).until(lambda _: true())
 
 
 def press(browser: Browser, selector: str, by: str = By.CSS_SELECTOR) -> None:
@@ -55,7 +70,7 @@ def press(browser: Browser, selector: str, by: str = By.CSS_SELECTOR) -> None:
     until(browser, lambda: browser.find_element(by, selector).click() is None)
 
 
-def becomes(browser: Browser, look: Callable[[], object], wanted: object, seconds: float = 30) -> None:
+def becomes(browser: Browser, look: Callable[[], object], wanted: object, seconds: float = PATIENCE) -> None:
     """Waits until `look` sees what is wanted, and says what it saw last where it never does."""
     seen: list[object] = []
     try:
@@ -78,7 +93,7 @@ def opened(browser: Browser) -> Callable[[Path], Browser]:
         browser.get_log("browser")  # what other pages said
         browser.get(path.as_uri())
         ready = "return document.documentElement.dataset.ready"
-        WebDriverWait(browser, 20).until(lambda found: found.execute_script(ready))
+        until(browser, lambda: browser.execute_script(ready))
         return browser
 
     return open_page

@@ -1,13 +1,14 @@
 """The pages of a run in a real browser."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import Select, WebDriverWait
+from selenium.webdriver.support.ui import Select
 
 from bench import results, verbs
 from bench.metrics.intervals import wilson
@@ -18,6 +19,7 @@ from tests.reports.boards import board
 from tests.reports.lab import EVALUATIONS, LAYERS, SWEEP, made_run
 
 Open = Callable[[Path], Browser]
+TITLE, BUTTON = (By.CSS_SELECTOR, ".dt-column-title"), (By.CSS_SELECTOR, "[role=button]")
 AXE = Path(__file__).with_name("vendor") / "axe.js"
 
 
@@ -57,10 +59,10 @@ def errors(browser: Browser) -> list[str]:
 def test_a_click_sorts_best_first_and_a_key_turns_the_order(opened: Open, book: Path) -> None:
     browser = opened(book)
     shows(browser, "strong", "middling", "weak")
-    heading(browser, "latency").find_element(By.CSS_SELECTOR, ".dt-column-title").click()
+    until(browser, lambda: heading(browser, "latency").find_element(*TITLE).click() is None)
     shows(browser, "weak", "middling", "strong")
     becomes(browser, lambda: heading(browser, "latency").get_attribute("aria-sort"), "ascending")
-    heading(browser, "latency").find_element(By.CSS_SELECTOR, "[role=button]").send_keys(Keys.ENTER)
+    until(browser, lambda: heading(browser, "latency").find_element(*BUTTON).send_keys(Keys.ENTER) is None)
     shows(browser, "strong", "middling", "weak")
     assert errors(browser) == []
 
@@ -149,23 +151,35 @@ def big_page() -> str:
     return render(rows, View("big", "b1", tuple(names)), "html")
 
 
-def test_two_hundred_models_by_thirty_columns_are_small_and_open_in_two_seconds(
+def test_two_hundred_models_by_thirty_columns_are_small_and_open_like_a_bare_table(
     opened: Open, browser: Browser, tmp_path: Path
 ) -> None:
-    """Seconds that the page's main thread computes until it is painted: on a machine that does nothing else, the
-    seconds that pass. The wall clock of a busy one says how busy it is."""
+    """Seconds that the page's main thread computes until it is painted: 1.0 to 1.5 where the same table without any
+    script takes 0.5 to 0.7. A slow machine and a busy one are slow at both."""
     page = tmp_path / "big.html"
     page.write_text(big_page(), encoding="utf-8")
     assert page.stat().st_size < 5_000_000
+    with computing(browser) as bare:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+        browser.get(page.as_uri())
+        browser.get_screenshot_as_png()  # it is painted
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    with computing(browser) as whole:
+        opened(page)
+        until(browser, lambda: browser.execute_script("return performance.getEntriesByName('ready').length"))
+    assert len(models(browser)) == 200
+    assert 0 < whole[0] < 5 * bare[0]
+
+
+@contextmanager
+def computing(browser: Browser) -> Iterator[list[float]]:
+    """Seconds of the main thread of a page that is opened inside: one figure, once the block has ended."""
     browser.get("about:blank")
     browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
-    before = _main_thread(browser)
-    opened(page)
-    WebDriverWait(browser, 20).until(lambda b: b.execute_script("return performance.getEntriesByName('ready').length"))
-    seconds = _main_thread(browser) - before
+    before, told = _main_thread(browser), list[float]()
+    yield told
+    told.append(_main_thread(browser) - before)
     browser.execute_cdp_cmd("Performance.disable", {})
-    assert len(models(browser)) == 200
-    assert 0 < seconds < 2
 
 
 def _main_thread(browser: Browser) -> float:

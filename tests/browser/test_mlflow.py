@@ -11,7 +11,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from bench import results, verbs
 from bench.records import Row
 from tests.bench.conftest import mlflow_server  # noqa: F401 - a fixture
-from tests.browser.conftest import Browser, chromium
+from tests.browser.conftest import Browser, becomes, chromium, until
 from tests.browser.test_leaderboard import models
 from tests.reports.lab import MODELS, made_run
 
@@ -40,7 +40,7 @@ class Pages:
             text = browser.find_element(By.TAG_NAME, "body").text
             return text if all(one in text for one in texts) else None
 
-        waiting = WebDriverWait(self.browser, 60, ignored_exceptions=[Exception])
+        waiting = WebDriverWait(self.browser, 120, ignored_exceptions=[Exception])
         return str(waiting.until(found, f"not all of {texts} are on {self.browser.current_url}"))
 
 
@@ -51,9 +51,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory, mlflow_server: str) -> Itera
     verbs.write_reports(run, found, run.reports)
     verbs.publish(run, found, mlflow_server)
     api = f"{mlflow_server}/api/2.0/mlflow"
-    answer = requests.get(f"{api}/experiments/get-by-name", {"experiment_name": "lab"}, timeout=20).json()
+    answer = requests.get(f"{api}/experiments/get-by-name", {"experiment_name": "lab"}, timeout=60).json()
     experiment = answer["experiment"]["experiment_id"]
-    listed = requests.post(f"{api}/runs/search", json={"experiment_ids": [experiment]}, timeout=20).json()["runs"]
+    listed = requests.post(f"{api}/runs/search", json={"experiment_ids": [experiment]}, timeout=60).json()["runs"]
     runs = {one["info"]["run_name"]: one["info"]["run_id"] for one in listed}
     with chromium(tmp_path_factory.mktemp("profile"), "--window-size=1900,1200") as browser:
         yield Pages(browser, mlflow_server, experiment, runs, found.rows)
@@ -80,8 +80,8 @@ def test_the_leaderboard_works_inside_the_artifact_viewer(pages: Pages) -> None:
     frame = WebDriverWait(browser, 60).until(lambda b: b.find_element(By.TAG_NAME, "iframe"))
     browser.switch_to.frame(frame)
     try:
-        assert set(WebDriverWait(browser, 60).until(models)) == set(MODELS)
+        until(browser, lambda: set(models(browser)) == set(MODELS))
         browser.find_element(By.NAME, "search").send_keys("weak")
-        WebDriverWait(browser, 10).until(lambda b: set(models(b)) == {"weak"})
+        becomes(browser, lambda: models(browser), ["weak"])
     finally:
         browser.switch_to.default_content()

@@ -28,6 +28,13 @@ for (const kind of ["dragenter", "dragover", "drop"])
 """
 
 
+SHOWN = "return [...document.querySelectorAll('#queue button')].map((one) => one.dataset.id)"
+RIGHT = """
+const row = document.querySelector(`[data-id="${arguments[0]}"]`).closest("tr");
+return [row.children[2], document.querySelector(".scroll")].map((one) => one.getBoundingClientRect().right);
+"""
+
+
 @pytest.fixture
 def page(browser: Browser, house: House) -> Iterator[Browser]:
     browser.get_log("browser")
@@ -195,18 +202,13 @@ def test_more_than_a_page_can_be_reached_and_long_names_leave_the_state_in_sight
     for each in rows:
         house.queue.cancel(each)
     enter(page, token)
-    shown = lambda: len(page.find_elements(By.CSS_SELECTOR, "#queue tr"))  # noqa: E731
-    becomes(page, shown, 100)
-    more = at(page, "more")
-    while more.is_displayed():
-        before = shown()
-        page.execute_script("arguments[0].click()", more)
-        until(page, lambda before=before: shown() > before)
-    ids = {one.get_attribute("data-id") for one in page.find_elements(By.CSS_SELECTOR, "#queue button")}
-    assert set(rows) <= ids
-    state = page.find_element(By.XPATH, f"//button[@data-id='{rows[-1]}']/../../td[3]")
-    right = page.execute_script("return arguments[0].getBoundingClientRect().right", state)
-    assert right < page.execute_script("return document.querySelector('.scroll').getBoundingClientRect().right")
+    shown = lambda: page.execute_script(SHOWN)  # noqa: E731
+    becomes(page, lambda: len(shown()), 100)
+    press(page, "#more")
+    until(page, lambda: set(rows) <= set(shown()))
+    until(page, lambda: not at(page, "more").is_displayed())
+    state, frame = page.execute_script(RIGHT, rows[-1])
+    assert state < frame
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -19,8 +19,9 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from bench import __version__, cli, cli_service, cli_upkeep
 from bench.cluster import WATCHFUL
-from bench.service.limits import limits
+from bench.service.limits import Limits, limits
 from bench.service.queue import Quotas
+from bench.service.retention import Days
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 KUBERNETES = "1.34"
@@ -247,4 +248,4 @@ def test_every_command_takes_the_options_that_it_is_given(where: str):
 
 def test_the_quotas_in_the_example_are_those_that_hold_without_it():
     found = limits(DEPLOY / "quotas.yaml")
-    assert (found.quotas, found.rate) == (Quotas(), 20.0)
+    assert found == Limits(Quotas(), 20.0, Days(), 100)

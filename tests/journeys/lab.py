@@ -1,5 +1,6 @@
 """Somebody's own module, outside the repository: a data set, an adapter and an attack. Copied beside their suite."""
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -29,6 +30,22 @@ from bench.contracts import (
 from bench.randomness import SampleRandom
 
 NORMS = (Norm.LINF, Norm.L2)
+
+# What slows work down is in the environment, so in no key: a run that waits makes the records of one that does not.
+GATE = (
+    "LAB_GATE"  # a folder: who comes takes a file of it, or waits until there is one; a file `open` lets everyone pass
+)
+PAUSE = "LAB_PAUSE"  # seconds for each of the ten blocks of a fit
+
+
+def _pass_gate() -> None:
+    folder = os.environ.get(GATE)
+    while folder and not Path(folder, "open").exists():
+        for token in Path(folder).iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another worker was quicker
+                token.unlink()
+                return
+        time.sleep(0.05)
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:
@@ -108,17 +125,17 @@ class LabMeans(Adapter):
 
 @detector("lab_mean_distance")
 class LabMeanDistance(Detector):
-    """Distance to the mean of the inliers, which it looks at in ten blocks; slow on request."""
+    """Distance to the mean of the inliers, which it looks at in ten blocks, once it is through the gate."""
 
     fits = True
-    pause: float = 0.0  # seconds per block
 
     _mean: np.ndarray | None = PrivateAttr(default=None)
 
     def fit(self, model: Classifier, samples: Samples, seed: int) -> bytes:
+        _pass_gate()
         parts = []
         for rows in np.array_split(np.arange(len(samples)), 10):
-            time.sleep(self.pause)
+            time.sleep(float(os.environ.get(PAUSE, "0")))
             parts.append(samples.fetch(rows).double().sum(dim=0))
         mean = torch.stack(parts).sum(dim=0) / len(samples)
         return safetensors.torch.save({"mean": mean})
@@ -129,16 +146,15 @@ class LabMeanDistance(Detector):
         return ready
 
     def score(self, model: Classifier, x: Tensor, random: SampleRandom) -> np.ndarray:
-        return np.linalg.norm(x.double().numpy() - self._mean, axis=1)
+        return np.linalg.norm((x.double().numpy() - self._mean).reshape(len(x), -1), axis=1)
 
 
 @attack("lab_shove")
 class LabShove(Attack):
-    """Random corners of the ball, the first that works; slow on request."""
+    """Random corners of the ball, the first that works, once it is through the gate."""
 
     norms = NORMS
     tries: int = 3
-    pause: float = 0.0  # seconds per call
 
     @property
     def allowance(self) -> Allowance:
@@ -146,7 +162,7 @@ class LabShove(Attack):
 
     def run(self, model: Classifier, x: Tensor, y: Tensor, epsilon: float | None, random: SampleRandom) -> Tensor:
         assert epsilon is not None
-        time.sleep(self.pause)
+        _pass_gate()
         best = x.clone()
         for _ in range(self.tries):
             corner = random.uniform(x.shape[1:], -1, 1).sign() * epsilon

@@ -5,8 +5,8 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,52 +16,44 @@ from ray.experimental.internal_kv import _internal_kv_get
 
 from bench.cluster import cluster
 from bench.placement import Share
-from tests.journeys.conftest import Project
+from tests.journeys.conftest import ATTACKS, GATE, PATIENCE, Project
+from tests.journeys.test_same_records import BLOCKS
 
-SLOW = [{"attack": "lab_shove", "name": "shove", "norm": "linf", "epsilons": [0.1], "args": {"pause": 0.5}}]
+pytestmark = pytest.mark.timeout(3600)
 
 
 @pytest.fixture
-def two_nodes() -> Iterator[Cluster]:
+def two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """Whose workers wait at a gate, `tmp_path`."""
+    monkeypatch.setenv(GATE, str(tmp_path))
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     nodes.add_node(num_cpus=1)
     yield nodes
     nodes.shutdown()
 
 
-def test_a_node_killed_in_mid_run_loses_no_task(project: Project, two_nodes: Cluster):
-    project.suite(evaluations={"attacks": SLOW}, resources={"batch_size": 32})
-    run = subprocess.Popen(
-        project.command("run", "suite.yaml", "--output", "robbed", "--address", two_nodes.address, "--format", "json"),
-        cwd=project.folder,
-        env=project.environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    store = project.folder / "robbed" / "store" / "records"
+def test_a_node_killed_in_mid_run_loses_no_task(alone: Project, two_nodes: Cluster, tmp_path: Path):
     second = two_nodes.list_all_nodes()[1]
     [raylet] = [info.process for info in second.all_processes["raylet"]]
 
-    robbed = False
-    deadline = time.monotonic() + 150
-    while run.poll() is None and time.monotonic() < deadline and not robbed:
-        time.sleep(0.1)
-        if len(list(store.rglob("*.parquet"))) >= 22:
-            with contextlib.suppress(psutil.NoSuchProcess):  # one that ends while it is looked at: look again
-                children = psutil.Process(raylet.pid).children(recursive=True)
-                robbed = any("_Actor" in " ".join(child.cmdline()) for child in children)
-    two_nodes.remove_node(second, allow_graceful=False)
-    out, err = run.communicate(timeout=240)
-    assert run.returncode == 0, err
-    assert robbed, "the node that was killed had a worker"
+    def works() -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that ends while it is looked at: look again
+            children = psutil.Process(raylet.pid).children(recursive=True)
+            return any("_Actor.run" in " ".join(child.cmdline()) for child in children)
+        return False
+
+    words = ("run", "suite.yaml", "--output", "robbed", "--address", two_nodes.address, "--format", "json")
+    before_gate = BLOCKS * len(ATTACKS)
+    with alone.started(*words, gate=tmp_path) as run:
+        run.reach(lambda: len(alone.stored("robbed")) >= before_gate and works())
+        two_nodes.remove_node(second, allow_graceful=False)
+        assert len(alone.stored("robbed")) == before_gate, "its worker was at work"
+        (tmp_path / "open").touch()
+        out, _ = run.end()
     [row] = json.loads(out)["rows"]
     assert row["failures"] == []
-    assert row["metrics"]["robust_accuracy/linf/shove/0.1"]["n"] == 599
-
-    project.run("undisturbed")
-    assert project.records("robbed") == project.records("undisturbed")
+    assert row["metrics"]["robust_accuracy/l2/shove/1"]["n"] == 300
+    assert alone.records("robbed") == alone.records("one")
 
 
 def test_a_local_ray_listens_on_loopback_only():
@@ -86,7 +78,11 @@ def test_ray_s_autoscaler_is_told_of_workers_that_no_node_can_hold_and_that_ther
     with cluster(None, 1, Share()) as ours:
         ours.ask_for([Share(cpus=2, gpus=1, nodes=(("tier", "gold"),)), Share(cpus=64)])
         assert sorted(told(), key=str) == [{"CPU": 2, "GPU": 1}, {"CPU": 64}]
-        ours.ask_for([])
+        ours.ask_for([Share(), Share()])
+        assert told() == [{"CPU": 1}, {"CPU": 1}], "as many as there should be, not as many as are missing"
+        ours.ask_for([Share(nodes=(("tier", "gold"),))] * 5)
+        assert told() == [{"CPU": 1}], "its first autoscaler knows no labels: five of any kind would be of no use"
+        ours.leave()
         assert told() == []
 
 
@@ -98,7 +94,7 @@ stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 with cluster(None, 1, Share()):
     os.kill(os.getpid(), signal.SIGTERM)
-    assert stop.wait(20)
+    assert stop.wait(600)
 print("in order")
 """
 
@@ -110,7 +106,7 @@ def test_sigterm_is_for_whoever_has_joined_and_not_for_ray(project: Project):
         env=project.environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert (done.returncode, done.stdout.strip()) == (0, "in order"), done.stderr

@@ -2,24 +2,33 @@
 
 import importlib.util
 import stat
-import time
+from pathlib import Path
 
 import psutil
 import pytest
 import requests
 
 from bench.service.companions import RAY_NEEDS, RAY_TOKEN
-from tests.journeys.conftest import Project
+from tests.journeys.conftest import PATIENCE, Project, wait_until
 from tests.journeys.test_service import Service
 from tests.service.conftest import free_port
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(3600),
     pytest.mark.skipif(
         any(importlib.util.find_spec(name) is None for name in RAY_NEEDS),
         reason="Ray's dashboard is not installed (pip install 'gauntlet-bench[dashboard]')",
     ),
 ]
+
+
+def content(path: Path) -> str:
+    """Nothing while there is no such file: it is written anew."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def answered(url: str, **headers: str) -> int:
@@ -35,7 +44,7 @@ def test_it_listens_on_loopback_asks_for_its_token_and_comes_back_with_the_dispa
     token, url = service.output / RAY_TOKEN, f"http://127.0.0.1:{port}"
     try:
         service.wait()
-        until(lambda: answered(url) == 200)
+        wait_until(lambda: answered(url) == 200)
         assert f"{url} (its token: {token})" in service.said()
         assert stat.S_IMODE(token.stat().st_mode) == 0o600
         listening = [
@@ -50,19 +59,12 @@ def test_it_listens_on_loopback_asks_for_its_token_and_comes_back_with_the_dispa
 
         before = token.read_text()
         service.find(" dispatch ").kill()
-        until(lambda: token.read_text() != before and answered(url) == 200)
+        wait_until(lambda: content(token) not in ("", before) and answered(url) == 200)
         assert answered(f"{url}/nodes?view=summary", Authorization=f"Bearer {token.read_text()}") == 200
     finally:
         children = service.family()
         service.process.terminate()
-        service.process.wait(90)
+        service.process.wait(PATIENCE)
         service.log.close()
-    assert psutil.wait_procs(children, timeout=30)[1] == [], "nothing is left behind"
+    assert psutil.wait_procs(children, timeout=PATIENCE)[1] == [], "nothing is left behind"
     assert not token.exists()
-
-
-def until(true: object) -> None:
-    began = time.monotonic()
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() - began < 240
-        time.sleep(0.5)

@@ -2,7 +2,11 @@
 
 import json
 
-from tests.journeys.conftest import SUITE, Project
+import pytest
+
+from tests.journeys.conftest import SUITE, Finished, Project
+
+pytestmark = pytest.mark.timeout(3600)
 
 
 def test_faulty_models_fail_with_their_reason_and_the_sound_one_is_measured(project: Project):
@@ -16,7 +20,7 @@ def test_faulty_models_fail_with_their_reason_and_the_sound_one_is_measured(proj
         models=models,
         datasets=[{"dataset": "lab_digits", "limit": 100}],
         evaluations={"attacks": SUITE["evaluations"]["attacks"][:1]},
-        resources={"batch_size": 64, "timeout": 3, "retries": 1},
+        resources={"timeout": 10, "retries": 1},
     )
     document = project.run(code=1)
     rows = {row["model"]: row for row in document["rows"]}
@@ -28,24 +32,17 @@ def test_faulty_models_fail_with_their_reason_and_the_sound_one_is_measured(proj
     reasons["memory"] = "out of memory"
     for name, reason in reasons.items():
         failures = rows[name]["failures"]
-        assert len(failures) == 4, f"{name}: 2 blocks x (clean, shove)"
+        assert [one["evaluation"] for one in failures] == ["clean", "shove"], name
         assert {failure["reason"] for failure in failures} == {reason}, name
         assert sum(failure["stop"] - failure["start"] for failure in failures) == 200
     assert "the cable was loose" in json.dumps(rows["raise"]["failures"])
     assert "no such shelf" in json.dumps(rows["build"]["failures"])
 
-    (project.folder / "lab.py").write_text((project.folder / "lab.py").read_text().replace("the cable", "a cable"))
-    assert (
-        "everything is in the store"
-        not in project.gauntlet("run", "suite.yaml", "--output", "out", "--only", "sound/*").stderr
-    ), "a changed plugin is measured anew"
 
-
-def test_a_tracking_server_that_is_away_loses_nothing_and_publish_logs_later(project: Project):
-    done = project.gauntlet("run", "suite.yaml", "--tracking-uri", "http://127.0.0.1:9", "--format", "json")
-    assert "not logged to MLflow" in done.stderr
-    assert "gauntlet publish" in done.stderr
-    assert json.loads(done.stdout)["rows"][0]["metrics"]["clean_accuracy"]["value"] > 0.8
-    later = project.gauntlet("publish", "gauntlet-out")
+def test_a_tracking_server_that_is_away_loses_nothing_and_publish_logs_later(finished: Finished):
+    assert "not logged to MLflow" in finished.said
+    assert "gauntlet publish" in finished.said
+    assert finished.document["rows"][0]["metrics"]["clean_accuracy"]["value"] > 0.8
+    later = finished.project.gauntlet("publish", "out", "--output", "out")
     assert "runs logged" in later.stderr
-    assert "logged already" in project.gauntlet("publish", "gauntlet-out").stderr
+    assert "logged already" in finished.project.gauntlet("publish", "out", "--output", "out").stderr

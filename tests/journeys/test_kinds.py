@@ -1,6 +1,5 @@
 """Nodes of several kinds on this machine: a suite runs, is timed, and waits where its `nodes` say."""
 
-import contextlib
 import json
 import subprocess
 import sys
@@ -13,11 +12,11 @@ import pytest
 import yaml
 from ray.cluster_utils import Cluster
 
-from tests.journeys.conftest import Project
+from tests.journeys.conftest import PATIENCE, Project
 from tests.journeys.test_placement import TRACING
 from tests.journeys.test_service import Service
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 CLUSTER = """
 import json, subprocess, sys
@@ -66,7 +65,7 @@ def test_a_suite_runs_and_is_timed_on_the_nodes_that_it_names_and_nowhere_else(
         [sys.executable, "cluster.py", *(f"{name}.yaml" for name in suites)],
         cwd=project.folder,
         env={**project.environment(), "TRACE": str(file), "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True, text=True, timeout=400, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert done.returncode == 0, done.stderr[-3000:]
@@ -122,12 +121,11 @@ def test_the_service_obeys_shares_and_waits_for_a_kind_of_node_that_joins_later(
             assert "there is a node for it: goes on" in notes
     finally:
         service.process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            service.process.wait(60)
+        service.process.wait(PATIENCE)
         service.log.close()
 
 
-def until(over: Any, service: Service, seconds: float = 240) -> None:
+def until(over: Any, service: Service, seconds: float = PATIENCE) -> None:
     began = time.monotonic()
     while not over():
         assert time.monotonic() - began < seconds, service.said()[-6000:]

@@ -3,13 +3,16 @@
 import json
 
 import pyarrow.parquet as pq
+import pytest
 
 from bench.results import EXPORT
-from tests.journeys.conftest import Project
+from tests.journeys.conftest import Finished, Project
+
+pytestmark = pytest.mark.timeout(3600)
 
 
-def test_a_suite_with_ones_own_module_runs_to_a_leaderboard_and_again_costs_nothing(project: Project):
-    document = project.run()
+def test_a_suite_with_ones_own_module_runs_to_a_leaderboard_and_again_costs_nothing(finished: Finished):
+    project, document = finished.project, finished.document
     [row] = document["rows"]
     assert (document["suite"], row["model"], row["dataset"]) == ("lab", "means", "lab_digits")
     metrics = row["metrics"]
@@ -37,14 +40,17 @@ def test_a_suite_with_ones_own_module_runs_to_a_leaderboard_and_again_costs_noth
 
     html = (project.folder / "out" / "reports" / document["submission"] / "leaderboard.html").read_text()
     assert "means" in html
-    printed = project.gauntlet("leaderboard", "out").stdout
+    printed = project.here("leaderboard", "out")
     assert "means" in printed
     assert max(map(len, printed.splitlines())) <= 100
     assert "means" in project.here("leaderboard", document["submission"], "--output", "out", "--format", "csv")
-    plan = project.gauntlet("plan", "suite.yaml", "--output", "out").stdout
-    assert "30 tasks, 0 to do" in plan
+    assert "30 tasks, 0 to do" in project.gauntlet("plan", "suite.yaml", "--output", "out").stdout
     assert "0 damaged" in project.here("store", "verify", "--output", "out")
     assert "0 files" in project.here("store", "gc", "--output", "out")
+
+    (project.folder / "lab.py").write_text((project.folder / "lab.py").read_text().replace("the cable", "a cable"))
+    plan = project.gauntlet("plan", "suite.yaml", "--output", "out").stdout
+    assert "30 tasks, 30 to do" in plan, "a changed plugin is measured anew"
 
 
 def test_a_typo_ends_with_code_2_before_any_work_and_names_the_place(project: Project):
@@ -59,9 +65,9 @@ def test_a_typo_ends_with_code_2_before_any_work_and_names_the_place(project: Pr
 
 def test_a_module_that_does_not_import_is_an_error_that_names_it(project: Project):
     (project.folder / "lab.py").write_text("import nosuchmodule\n")
-    done = project.gauntlet("validate", "suite.yaml", code=2)
-    assert "lab.py" in done.stderr
-    assert "nosuchmodule" in done.stderr
+    said = project.here("validate", "suite.yaml", code=2)
+    assert "lab.py" in said
+    assert "nosuchmodule" in said
 
 
 def test_an_unknown_run_names_the_nearest_one(project: Project):

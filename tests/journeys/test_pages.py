@@ -12,9 +12,9 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.browser.conftest import Browser, browser, opened  # noqa: F401 - fixtures
 from tests.browser.test_leaderboard import AXE, errors, heading, models
-from tests.journeys.conftest import Project
+from tests.journeys.conftest import PATIENCE, Project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 MODELS = [
     {"name": "means", "adapter": "lab_means"},
     {"name": "broken", "adapter": "lab_means", "args": {"fault": "raise"}},
@@ -57,7 +57,7 @@ def test_the_page_of_a_real_run_sorts_filters_and_opens_its_cards(
     assert models(shown) == ["means", "broken"], "what has no value stays last"
     search = shown.find_element(By.NAME, "search")
     search.send_keys("mea")
-    WebDriverWait(shown, 5).until(lambda _: models(shown) == ["means"])
+    WebDriverWait(shown, PATIENCE).until(lambda _: models(shown) == ["means"])
 
     figures = {
         one.get_attribute("data-metric"): one.get_attribute("value")
@@ -78,7 +78,7 @@ def test_the_page_of_a_real_run_sorts_filters_and_opens_its_cards(
     )
 
     shown.find_element(By.LINK_TEXT, "means").click()
-    text = WebDriverWait(shown, 20, ignored_exceptions=[WebDriverException]).until(card_text)
+    text = WebDriverWait(shown, PATIENCE, ignored_exceptions=[WebDriverException]).until(card_text)
     assert "Inputs of shape (64,) are no images." in text
     assert re.search(r"gauntlet run suite\.yaml .*--only 'means/lab_digits/\*'", text)
     assert faults(shown) == []

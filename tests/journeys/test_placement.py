@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.journeys.conftest import Project
+from tests.journeys.conftest import PATIENCE, Project
 
 TRACING = '''
 import json, os, time
@@ -73,6 +73,7 @@ sys.exit(done.returncode)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_nothing_else_runs_beside_a_timing_while_the_other_node_attacks_and_the_node_is_given_back(
     project: Project, tmp_path: Path
 ) -> None:
@@ -84,7 +85,7 @@ def test_nothing_else_runs_beside_a_timing_while_the_other_node_attacks_and_the_
         "models": [{"name": "means", "adapter": "lab_means"}],
         "datasets": [{"dataset": "lab_digits", "limit": 480}],
         "evaluations": {"attacks": [{"attack": "traced", "norm": "linf", "epsilons": [0.1]}], "probes": ["timed"]},
-        "resources": {"batch_size": 4},
+        "resources": {"batch_size": 2},  # of which there are two minutes, while the timings take some 15 s
     }
     (project.folder / "suite.yaml").write_text(yaml.safe_dump(suite))
     file = tmp_path / "trace.jsonl"
@@ -94,7 +95,7 @@ def test_nothing_else_runs_beside_a_timing_while_the_other_node_attacks_and_the_
         env={**project.environment(), "TRACE": str(file), "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=PATIENCE,
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -8,7 +8,9 @@ import jsonschema
 import pytest
 
 from bench.__main__ import main
-from tests.journeys.conftest import HERE, Project
+from tests.journeys.conftest import HERE, Finished, Project
+
+pytestmark = pytest.mark.timeout(3600)
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,15 +28,15 @@ def test_a_model_registered_by_name_is_benchmarked_by_that_name(project: Project
         "models", "register", "shelf", "--adapter", "lab_means", "--plugin", "lab.py", "--output", "out"
     )
     assert done.stdout.strip() == "shelf/1"
-    [line] = json.loads(project.gauntlet("models", "list", "--output", "out", "--format", "json").stdout)
+    [line] = json.loads(project.here("models", "list", "--output", "out", "--format", "json"))
     assert (line["name"], line["version"], line["adapter"]) == ("shelf", 1, "lab_means")
-    assert json.loads(project.gauntlet("models", "show", "shelf", "--output", "out").stdout)["adapter"] == "lab_means"
+    assert json.loads(project.here("models", "show", "shelf", "--output", "out"))["adapter"] == "lab_means"
     project.suite(models=[{"name": "direct", "adapter": "lab_means"}, {"name": "shelved", "registered": "shelf/1"}])
-    rows = {row["model"]: row for row in project.run()["rows"]}
+    rows = {row["model"]: row for row in project.run("out", "--workers", "1")["rows"]}
     assert rows["shelved"]["failures"] == []
     assert rows["shelved"]["metrics"] == rows["direct"]["metrics"]
-    project.gauntlet("models", "remove", "shelf", "--output", "out")
-    assert json.loads(project.gauntlet("models", "list", "--output", "out", "--format", "json").stdout) == []
+    project.here("models", "remove", "shelf", "--output", "out")
+    assert json.loads(project.here("models", "list", "--output", "out", "--format", "json")) == []
 
 
 def test_a_distribution_with_an_entry_point_is_found(project: Project):
@@ -46,7 +48,7 @@ def test_a_distribution_with_an_entry_point_is_found(project: Project):
     (info / "entry_points.txt").write_text("[gauntlet.plugins]\nlab = installed_lab\n")
     shutil.copy(HERE / "lab.py", site / "installed_lab.py")
     words = ["list", "adapters", "--format", "json"]
-    assert "lab_means" not in project.gauntlet(*words).stdout
+    assert "lab_means" not in project.here(*words)
     environment = project.environment() | {"PYTHONPATH": str(site)}
     project.environment = lambda: environment  # type: ignore[method-assign]
     assert "lab_means" in project.gauntlet(*words).stdout
@@ -121,8 +123,8 @@ def test_an_expected_error_shows_no_traceback_unless_asked(here: Path, capsys: p
     assert main(["run", "nosuch.yaml"]) == 2
 
 
-def test_a_damaged_store_is_noticed_repaired_and_measured_again(project: Project):
-    project.run()
+def test_a_damaged_store_is_noticed_repaired_and_measured_again(finished: Finished):
+    project = finished.project
     before = project.records()
     victim = next((project.folder / "out" / "store" / "records").rglob("*.parquet"))
     data = bytearray(victim.read_bytes())
@@ -131,7 +133,7 @@ def test_a_damaged_store_is_noticed_repaired_and_measured_again(project: Project
     assert "1 damaged files" in project.here("store", "verify", "--output", "out", code=4)
     assert "verify --repair" in project.here("leaderboard", "out", code=4)
     project.here("store", "verify", "--repair", "--output", "out")
-    project.run()
+    project.run("out", "--workers", "1")
     assert project.records() == before
     shutil.rmtree(project.folder / "out" / "runs")
     assert "files were removed" in project.here("store", "gc", "--output", "out")

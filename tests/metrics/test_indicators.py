@@ -193,10 +193,10 @@ def test_inputs_that_are_not_continuous_are_not_examined() -> None:
     class Tokens(digits.DigitsNet):
         def logits(self, x: torch.Tensor) -> torch.Tensor:
             assert not x.is_floating_point()
-            return super().logits(x.float() / 16)
+            return super().logits(x.float())
 
     x, y = digits.right(8)
     whole = (16 * x).long()
     samples = Samples(y.numpy(), lambda rows: whole[torch.from_numpy(rows)], (1, 8, 8), Bounds(0, 16), ("",) * 10, "d")
-    found = clean_records(Tokens(digits.module()), samples, np.arange(8), examined=8)
+    found = clean_records(Tokens(digits.module(), samples.bounds), samples, np.arange(8), examined=8)
     assert found["signs"].null_count == 8

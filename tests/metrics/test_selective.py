@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.metrics import selective
@@ -18,7 +18,6 @@ def test_the_least_aurc_of_10000_samples_with_2934_errors_is_the_published_one()
     assert selective.e_aurc(doubt, wrong) == pytest.approx(0, abs=1e-12)
 
 
-@settings(deadline=None)
 @given(curves)
 def test_ties_count_as_the_mean_over_all_their_orders(pairs: list[tuple[float, bool]]) -> None:
     doubt, wrong = (np.array(column) for column in zip(*pairs, strict=True))
@@ -30,7 +29,6 @@ def test_ties_count_as_the_mean_over_all_their_orders(pairs: list[tuple[float, b
     assert selective.aurc(doubt, wrong.astype(bool)) == pytest.approx(np.mean(found))
 
 
-@settings(deadline=None)
 @given(curves)
 def test_no_order_beats_the_optimum(pairs: list[tuple[float, bool]]) -> None:
     doubt, wrong = (np.array(column) for column in zip(*pairs, strict=True))

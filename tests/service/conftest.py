@@ -3,9 +3,10 @@
 import os
 import pwd
 import shutil
-import socket
+import signal
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +15,9 @@ import psycopg
 import pytest
 
 from bench.service.database import Database
+from tests.ports import free_port
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
@@ -41,26 +37,28 @@ def postgresql() -> Iterator[str]:
     server = subprocess.Popen([tools / "postgres", "-D", folder / "data", *options], **common)
     try:
         ready = [tools / "pg_isready", "-h", "127.0.0.1", "-p", str(port), "-t", "1"]
-        for _ in range(100):
-            if subprocess.run(ready, stdout=subprocess.DEVNULL).returncode == 0:
-                break
+        deadline = time.monotonic() + 60
+        while subprocess.run(ready, stdout=subprocess.DEVNULL).returncode != 0:
             assert server.poll() is None, "PostgreSQL has ended"
+            assert time.monotonic() < deadline, "PostgreSQL does not answer"
+            time.sleep(0.1)
         yield f"postgresql://gauntlet@127.0.0.1:{port}"
     finally:
-        server.terminate()
-        server.wait(30)
+        server.send_signal(signal.SIGINT)  # without waiting for whoever has left a connection open
+        server.wait(60)
         shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty database; the test runs once on each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/service.db"
     server = request.getfixturevalue("postgresql")
+    monkeypatch.setattr("bench.service.database.REACHED", 60)  # either side may stand still for a while
     name = f"t{uuid.uuid4().hex}"
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")  # which nobody can be connected to
     return f"{server}/{name}".replace("postgresql:", "postgresql+psycopg:")
 
 

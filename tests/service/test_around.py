@@ -14,7 +14,7 @@ from bench.service.access import Access, Role
 from bench.service.database import Audit, Database
 from bench.service.face import face
 from bench.service.server import Lines
-from tests.service.house import House, announced, house, serving
+from tests.service.house import PATIENCE, House, announced, house, serving
 
 __all__ = ["house"]  # a fixture
 
@@ -28,12 +28,12 @@ def test_a_bug_is_told_like_everything_else_counted_and_logged(house: House, cap
 
     token = house.token("finder", Role.READER)
     with serving(app) as url, caplog.at_level(logging.ERROR):
-        answer = requests.get(f"{url}/bug/a%0A%22b", timeout=20)
+        answer = requests.get(f"{url}/bug/a%0A%22b", timeout=PATIENCE)
         problem = shapes.Problem.model_validate_json(answer.content)
         assert (answer.status_code, problem.error) == (500, "a bug of the service")
         assert "secret" not in answer.text
         assert answer.headers["x-content-type-options"] == "nosniff"
-        figures = requests.get(f"{url}/metrics", headers={"Authorization": f"Bearer {token}"}, timeout=20).text
+        figures = requests.get(f"{url}/metrics", headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE).text
     assert 'gauntlet_requests_total{method="GET",route="/bug/{text}",status="500"} 1.0' in figures
     lines = [Lines().format(record) for record in caplog.records if "a request met a bug" in record.message]
     assert len(lines) == 1
@@ -66,7 +66,7 @@ def test_what_cannot_be_written_to_the_audit_log_stands_in_the_log(tmp_path: Pat
         Audit.__table__.drop(session.connection())  # type: ignore[attr-defined]
     with serving(face(database, tmp_path)) as url, caplog.at_level(logging.ERROR):
         answer = requests.post(
-            f"{url}/v1/uploads", json=announced(b"x"), headers={"Authorization": f"Bearer {token}"}, timeout=20
+            f"{url}/v1/uploads", json=announced(b"x"), headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE
         )
     assert answer.status_code == 201
     (record,) = [record for record in caplog.records if "audit log cannot be written" in record.message]

@@ -1,5 +1,6 @@
 """What a stranger may make the face hold: so many bytes, for so many seconds, on so few connections."""
 
+import contextlib
 import http.client
 import json
 import socket
@@ -14,7 +15,7 @@ from bench.service import bodies, server, shapes
 from bench.service.face import face
 from bench.service.intake import MAX_BYTES
 from bench.service.uploads import PIECE
-from tests.service.house import House, announced, house, serving
+from tests.service.house import PATIENCE, House, announced, house, serving
 
 __all__ = ["house"]  # a fixture
 READ_FIRST = {  # FastAPI reads the bodies of these before it asks for a token
@@ -26,7 +27,7 @@ READ_FIRST = {  # FastAPI reads the bodies of these before it asks for a token
 
 def connect(url: str) -> http.client.HTTPConnection:
     place = urlsplit(url)
-    return http.client.HTTPConnection(str(place.hostname), place.port, timeout=20)
+    return http.client.HTTPConnection(str(place.hostname), place.port, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -59,27 +60,32 @@ def test_a_piece_of_an_upload_may_be_larger_and_no_larger_than_that(house: House
 
 
 @pytest.fixture
-def prompt(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A face whose patience is short."""
+def hasty(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A face that does not wait long for a body."""
     monkeypatch.setattr(bodies, "SLOW", 0.6)
+    with serving(face(house.database, house.folder)) as url:
+        yield url
+
+
+@pytest.fixture
+def prompt(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A face that does not wait long for a request."""
     monkeypatch.setattr(server, "IDLE", 1)
     with serving(face(house.database, house.folder)) as url:
         yield url
 
 
 @pytest.mark.parametrize("what", READ_FIRST)
-def test_a_body_that_drips_is_given_up_whoever_sends_it(prompt: str, what: str):
+def test_a_body_that_drips_is_given_up_whoever_sends_it(hasty: str, what: str):
     method, path = READ_FIRST[what]
-    connection = connect(prompt)
+    connection = connect(hasty)
     connection.putrequest(method, path)
     for name, value in {"Content-Type": "application/json", "Content-Length": "100"}.items():
         connection.putheader(name, value)
     connection.endheaders(b"{")
-    began = time.monotonic()
     answer = connection.getresponse()
     assert answer.status == 408
     assert json.loads(answer.read())["error"] == "the body did not come within 0.6 s"
-    assert time.monotonic() - began < 5
     connection.close()
 
 
@@ -97,29 +103,31 @@ DRIPS = {
 def test_a_connection_that_brings_no_request_is_closed_however_often_a_byte_comes(prompt: str, what: str):
     first, drip = DRIPS[what]
     place = urlsplit(prompt)
-    with socket.create_connection((place.hostname, place.port), timeout=20) as connection:
-        connection.sendall(first)
-        connection.settimeout(0.1)
-        began, open_ = time.monotonic(), True
-        while open_ and time.monotonic() - began < 10:
+    with socket.create_connection((place.hostname, place.port), timeout=PATIENCE) as connection:
+        deadline, open_, send = time.monotonic() + 60, True, first
+        while open_ and time.monotonic() < deadline:
             try:
-                if drip:
-                    connection.sendall(drip)
+                connection.settimeout(PATIENCE)
+                connection.sendall(send)
+                send = drip
+                connection.settimeout(0.1)
                 open_ = bool(connection.recv(65536))
             except TimeoutError:
                 continue
             except (ConnectionResetError, BrokenPipeError):
                 open_ = False
         assert not open_
-        assert time.monotonic() - began < 6
 
 
 def test_a_stream_of_events_outlives_that_patience(house: House, prompt: str, tmp_path: Path):
     token = house.token("streamer")
     row, _ = house.queue.submit("streamer", "s", "name: s\n")
-    connection = connect(prompt)
-    connection.request("GET", f"/v1/submissions/{row.id}/events", headers={"Authorization": f"Bearer {token}"})
-    answer = connection.getresponse()
+    connection, answer = connect(prompt), None
+    while answer is None:  # whoever stands still between connecting and asking is hung up on, and asks anew
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            connection.close()
+            connection.request("GET", f"/v1/submissions/{row.id}/events", headers={"Authorization": f"Bearer {token}"})
+            answer = connection.getresponse()
     time.sleep(2.5)
     house.queue.cancel(row.id)
     assert b"canceled" in answer.read()

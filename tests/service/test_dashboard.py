@@ -11,7 +11,7 @@ from bench.errors import OperatorError
 from bench.service import companions
 from bench.service.access import Role
 from bench.service.face import face
-from tests.service.house import House, house, serving
+from tests.service.house import PATIENCE, House, house, serving
 
 __all__ = ["house"]  # a fixture
 
@@ -21,7 +21,7 @@ def test_only_administrators_are_led_to_it(house: House):
     with serving(app) as url:
         for role in Role:
             headers = {"Authorization": f"Bearer {house.token(f'dash-{role}', role)}"}
-            me = requests.get(f"{url}/v1/me", headers=headers, timeout=20).json()
+            me = requests.get(f"{url}/v1/me", headers=headers, timeout=PATIENCE).json()
             assert me["ray"] == ("http://127.0.0.1:8265" if role is Role.ADMIN else None)
             assert me["mlflow"] == "https://pages"
 

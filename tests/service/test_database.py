@@ -122,7 +122,7 @@ def test_a_backup_made_in_the_middle_of_work_is_restored_as_it_was(url: str, tmp
         subprocess.run(["pg_dump", "--format=custom", f"--file={copy}", plain], check=True)
         server, name = plain.rsplit("/", 1)
         with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}_restored")
+            connection.execute(f"CREATE DATABASE {name}_restored TEMPLATE template0")
         subprocess.run(["pg_restore", f"--dbname={plain}_restored", str(copy)], check=True)
         restored = Database(f"{url}_restored")
     for each in made:

@@ -1,5 +1,6 @@
 """The fair queue on simulated workers: shares, order, timings, sharing of tasks, failures. No Ray, no database."""
 
+import math
 import threading
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ from bench.dispatch import Canceled
 from bench.placement import Share
 from bench.records import Reason
 from bench.service.fair import PATIENCE, SLACK, FairQueue
-from bench.service.tickets import Ticket
+from bench.service.tickets import WORTH, Ticket
 from bench.service.watch import Watch
 from bench.suite import Resources
 from bench.worker import Failed, Measured, Outcome
@@ -26,6 +27,13 @@ class Job:
     title: str = ""
     blobs: tuple[str, ...] = ()
     least_seconds: float = 0.0
+
+
+def taken_up(queue: FairQueue, submission: str, thread: threading.Thread) -> None:
+    """Waits until the thread of a submission has its stream in the queue."""
+    while submission not in {stream.submission for stream in tuple(queue._streams)}:
+        assert thread.is_alive()
+        time.sleep(0.001)
 
 
 @dataclass
@@ -55,11 +63,9 @@ class House:
             except BaseException as problem:  # noqa: BLE001
                 self.errors[name] = problem
 
-        count = len(self.queue._streams)
         self.threads[name] = threading.Thread(target=body, daemon=True)
         self.threads[name].start()
-        while len(self.queue._streams) == count:
-            time.sleep(0.001)
+        taken_up(self.queue, name, self.threads[name])
 
     def end(self, ticket: Ticket, outcome: Outcome | None = None) -> None:
         self.now += ticket.job.seconds
@@ -80,7 +86,7 @@ class House:
         return got
 
     def join(self, name: str) -> None:
-        self.threads[name].join(10)
+        self.threads[name].join(60)
         assert not self.threads[name].is_alive()
 
 
@@ -362,3 +368,83 @@ def test_late_news_of_a_training_are_no_news():
     watch.begin("cnn/digits/clean", 10, 2)
     watch.advance("train cnn", 100)
     assert watch.figures() == (2, 0, 10, None)
+
+
+def test_as_many_workers_are_of_use_as_there_are_minutes_of_work_and_no_more_than_tasks():
+    house = House()
+    assert house.queue.useful() == {}
+    house.submit("ann", "long", [Job(f"l{n}", 300.0) for n in range(5)])
+    assert house.queue.useful() == {Share(): 1}, "nobody knows yet how long its tasks take"
+    first, second = house.queue.take(), house.queue.take()
+    assert first is not None
+    assert second is not None
+    house.end(first)  # the estimate was 1 s; it took 300
+    assert house.queue.useful() == {Share(): 4}, "one is on a worker, three wait: each has its own"
+    house.queue.put_back([second])
+    assert house.queue.useful() == {Share(): 4}
+    count = 100
+    house.submit("bob", "short", [Job(f"s{n}", 2.0) for n in range(count)])
+    house.end(take_of(house, "short"))
+    assert house.queue.useful() == {Share(): 4 + math.ceil((count - 1) * 2.0 / WORTH)}
+    house.submit("bob", "timings", [Job(f"t{n}", 300.0) for n in range(10)], alone=True)
+    with_timings = 4 + math.ceil((count - 1) * 2.0 / WORTH) + 1
+    assert house.queue.useful() == {Share(): with_timings}, "one after another"
+    house.canceled |= {"long", "short", "timings"}
+    for thread in house.threads.values():
+        thread.join(10)
+    assert house.queue.useful() == {}, "it is taken back"
+
+
+def take_of(house: House, submission: str) -> Ticket:
+    found = []
+    while (ticket := house.queue.take()) is not None:
+        found.append(ticket)
+        if ticket.stream.submission == submission:
+            break
+    house.queue.put_back(found[:-1])
+    return found[-1]
+
+
+def test_no_workers_are_asked_for_what_has_failed_and_jobs_of_unknown_number_count_as_one():
+    house = House()
+    house.submit("ann", "made", (Job(f"j{n}", 300.0) for n in range(9)))
+    ticket = house.queue.take()
+    assert ticket is not None
+    house.end(ticket)
+    assert house.queue.useful() == {Share(): 1}
+    house.queue.fail(ValueError("x"), lambda stream: True)
+    assert sum(house.queue.useful().values()) == 0
+
+
+def test_outcomes_are_dealt_with_elsewhere_and_a_submission_ends_after_that():
+    house, later = House(), []
+    house.queue.later = later.append
+    house.submit("ann", "one", [Job("a"), Job("b")])
+    first, second = house.queue.take(), house.queue.take()
+    for ticket in (first, second):
+        assert ticket is not None
+        house.end(ticket)
+    assert house.queue.take() is None
+    house.submit("bob", "two", [Job("b")])
+    assert house.queue.take() is None, "what is not written yet is not measured again"
+    assert house.told == []
+    house.threads["one"].join(0.5)
+    assert house.threads["one"].is_alive()
+    for act in later:
+        act()
+    for name in ("one", "two"):
+        house.threads[name].join(10)
+        assert not house.threads[name].is_alive()
+    assert house.told == [("one", "a"), ("one", "b"), ("two", "b")]
+
+
+def test_an_outcome_of_timings_is_dealt_with_before_the_next_one_is_taken():
+    house = House()
+    house.queue.later = lambda act: pytest.fail("nothing may be at work beside the next timing")
+    house.submit("ann", "timings", [Job("a"), Job("b")], alone=True)
+    assert house.queue.turn(1.0) is True
+    for key in "ab":
+        ticket = house.queue.take()
+        assert ticket is not None
+        house.end(ticket)
+        assert house.told[-1] == ("timings", key)

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,7 +40,7 @@ for line in sys.stdin:
         os.kill(os.getpid(), 9)
     if name == "endless":
         open(given["output"], "w").close()
-        time.sleep(99)
+        time.sleep(999)
     answer = {"told": [str(os.getpid()), given["verb"]]}
     if name in ("tracking", "expected"):
         answer = {"error": name, "message": "it refuses", "hint": "ask it nicely"}
@@ -98,22 +97,22 @@ def test_what_kills_it_twice_fails_alone(quick: Reporter, name: str):
 
 
 def test_who_stops_waits_no_longer_whether_it_was_their_turn_or_not(quick: Reporter, tmp_path: Path):
-    wanted, ended = threading.Event(), []
+    wanted, ended = threading.Event(), threading.Event()
 
     def draw() -> None:
         with pytest.raises(Stopped):
             quick.draw("endless", wanted.is_set)
-        ended.append(time.monotonic())
+        ended.set()
 
     drawing = threading.Thread(target=draw)
     drawing.start()
     until((tmp_path / "mark").exists)
     with pytest.raises(Stopped):
         quick.draw("s-2", lambda: True)  # in the line behind it
-    assert not ended
+    assert not ended.is_set()
     wanted.set()
-    drawing.join(10)
-    assert ended
+    assert ended.wait(60)
+    drawing.join()
     assert asked(quick, "s-1"), "the next one has a new process"
 
 
@@ -169,7 +168,8 @@ def test_the_real_one_draws_and_tells_what_it_cannot_do(ended: Run, monkeypatch:
     real = Reporter(ended.output, "http://127.0.0.1:1")
     try:
         real.wake()
-        [child] = [p for p in psutil.Process().children() if "bench.service.reporter" in p.cmdline()]
+        assert real._process is not None
+        child = psutil.Process(real._process.pid)
         page = ended.reports / "leaderboard.html"
         page.unlink(missing_ok=True)
         real.draw("s-1", never)
@@ -180,7 +180,7 @@ def test_the_real_one_draws_and_tells_what_it_cannot_do(ended: Run, monkeypatch:
         with pytest.raises(GauntletError, match="a bug of the service: FileNotFoundError"):
             real.draw("s-2", never)
         assert child.is_running(), "one process did it all"
-        assert child.nice() == psutil.Process().nice() + reporter.NICE
+        assert child.nice() == min(19, psutil.Process().nice() + reporter.NICE)
         assert "GAUNTLET_DATABASE" not in child.environ()
     finally:
         real.close()
@@ -188,11 +188,11 @@ def test_the_real_one_draws_and_tells_what_it_cannot_do(ended: Run, monkeypatch:
 
 
 def test_it_ends_with_the_one_who_asks_however_that_ends():
-    asks = "import subprocess, sys, time; subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE); time.sleep(99)"
+    asks = "import subprocess, sys, time; subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE); time.sleep(999)"
     parent = subprocess.Popen([sys.executable, "-c", asks, *beside.COMMAND])
     found = psutil.Process(parent.pid)
     until(lambda: len(found.children()) == 1)
     [child] = found.children()
     parent.kill()
     parent.wait()
-    child.wait(60)
+    child.wait(120)

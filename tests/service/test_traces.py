@@ -129,6 +129,7 @@ def collector() -> Iterator[Collector]:
 def test_spans_reach_a_collector_over_http(monkeypatch: pytest.MonkeyPatch, collector: Collector):
     monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{collector.server_port}")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")  # seconds; whoever waits less sends it twice
     told = traces("gauntlet-dispatcher")
     assert isinstance(told, Told)
     told.span(("s-1", "submit"), 1, 2)
@@ -184,7 +185,8 @@ def test_what_becomes_of_a_task_is_told_and_a_failure_is_logged_with_both_ids(
             foreman.handed[ticket.key] = time.time() - 1.0
             foreman.queue.sink(ticket, outcomes[ticket.key], 2)
     assert next(foreman.queue, None) is None
-    thread.join(10)
+    thread.join(60)
+    assert not thread.is_alive()
     told.flush()
     found = {(span.name, span.parent.span_id if span.parent else None): span for span in exporter.get_finished_spans()}
     tasks = [span for span in exporter.get_finished_spans() if span.name == "task"]

@@ -308,7 +308,7 @@ def test_an_upload_is_registered_once_however_often_it_is_asked_for(house: House
     def slow(job: str, given: object) -> dict[str, int]:
         assert not began.is_set(), "a second time"
         began.set()
-        assert done.wait(20)
+        assert done.wait(60)
         return {"version": 1}
 
     entry = models.Entry("twice", 1, "small_cnn", datetime.now(UTC), "nowhere", "chief-0")
@@ -322,7 +322,7 @@ def test_an_upload_is_registered_once_however_often_it_is_asked_for(house: House
 
     first = threading.Thread(target=register, args=(tokens[0],))
     first.start()
-    assert began.wait(20)
+    assert began.wait(60)
     for token in (*tokens, tokens[1]):
         register(token)
     assert answers == [429, 409, 409, 409], "one at a time of each user, and one of all"
@@ -341,7 +341,7 @@ def test_a_file_that_breaks_its_reader_is_refused(tmp_path: Path):
     assert apart("scan", {"path": str(tmp_path / "w")})["kind"] == "torch"
     with pytest.raises(Refused, match=r"more than 0\.05 s") as late:
         apart("scan", {"path": str(tmp_path / "w")}, seconds=0.05)
-    with pytest.raises(Refused, match=r"broke the reader|more memory") as large:
+    with pytest.raises(Refused, match=r"broke the process|more memory") as large:
         apart("scan", {"path": str(tmp_path / "w")}, memory=40 << 20)
     assert (late.value.status, large.value.status) == (400, 400)
 

@@ -12,6 +12,9 @@ const PAGE = 100; // submissions that one request lists
 let chosen = null; // the submission that is shown
 let pages = 1; // of submissions that are shown
 let following = null; // ends the stream of its events
+let looks = 0; // at the queue, that were begun
+let latest = 0; // of those, the one that is shown
+let seen = ""; // by it
 
 class Refused extends Error {
   constructor(status, told) {
@@ -21,13 +24,14 @@ class Refused extends Error {
 }
 
 async function ask(method, path, more = {}) {
-  const headers = { ...more.headers, Authorization: `Bearer ${sessionStorage.getItem("token")}` };
+  const token = sessionStorage.getItem("token");
+  const headers = { ...more.headers, Authorization: `Bearer ${token}` };
   const answer = await fetch(path, { method, ...more, headers, cache: "no-store" });
   at("away").hidden = answer.status < 502;
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => ({ error: `HTTP ${answer.status}` }));
   const refused = new Refused(answer.status, told);
-  if (answer.status === 401) {
+  if (answer.status === 401 && token === sessionStorage.getItem("token")) { // no late answer to who was here before
     leave();
     say(refused); // whoever was thrown out is told why, also where nobody pressed a button
   }
@@ -82,13 +86,14 @@ function leave() {
   at("door").hidden = false;
   at("me").hidden = at("inside").hidden = at("one").hidden = true;
   at("queue").replaceChildren();
+  seen = "";
   at("story").replaceChildren();
 }
 
 // --- the queue
 
 async function look() {
-  const focused = document.activeElement?.dataset?.id;
+  const number = (looks += 1);
   const all = [];
   let more = true;
   for (let page = 0; page < pages && more; page++) {
@@ -98,9 +103,15 @@ async function look() {
     all.push(...submissions);
     more = submissions.length === PAGE;
   }
-  at("queue").replaceChildren(...all.map(line));
+  if (number < latest) return; // it took longer than one that was begun later
+  latest = number;
   at("empty").hidden = all.length > 0;
   at("more").hidden = !more;
+  const now = JSON.stringify([chosen, all]);
+  if (now === seen) return; // a click on a line that is swapped meanwhile would be lost
+  seen = now;
+  const focused = document.activeElement?.dataset?.id;
+  at("queue").replaceChildren(...all.map(line));
   if (focused) at("queue").querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus();
 }
 

@@ -1,0 +1,58 @@
+"""A thread that writes records, so that whoever hands out tasks never waits for a disk."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+MOST = 64  # outcomes that wait to be written; what they hold is memory
+
+
+class Writer:
+    """Does what it is given, one thing after the other, from when it is entered until it is left: then all is done."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._left: deque[Callable[[], None]] = deque()  # the first one is being done
+        self._changed = threading.Condition()
+        self._ending = False
+        self._problem: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
+
+    def __enter__(self) -> "Writer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def do(self, act: Callable[[], None]) -> None:
+        """As soon as what was given before is done; waits while too much is left. Raises what something has raised."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._left) < self._most or self._problem)
+            if self._problem is not None:
+                raise self._problem
+            self._left.append(act)
+            self._changed.notify_all()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Until nothing is left to do, or for so long."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._left, seconds)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._left or self._ending)
+                if not self._left:
+                    return
+                act = self._left[0]
+            try:
+                act()
+            except BaseException as problem:  # noqa: BLE001 - raised where the next thing is given
+                self._problem = self._problem or problem
+            with self._changed:
+                self._left.popleft()
+                self._changed.notify_all()
