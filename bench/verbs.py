@@ -2,9 +2,11 @@
 
 import getpass
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -381,4 +383,7 @@ def _described(kind: str, name: str) -> dict[str, Any]:
 
 
 def _first_comment(path: Path) -> str:
-    return path.read_text().partition("\n")[0].lstrip("# ")
+    """The first sentence of the comment that a suite begins with."""
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    text = " ".join(line.lstrip("# ") for line in lines)
+    return re.split(r"(?<=[.?:])\s", text, maxsplit=1)[0]

@@ -51,3 +51,9 @@ def test_what_is_no_matter_of_storage_is_a_bug_and_keeps_its_traceback(suite: st
     monkeypatch.setattr(cli, "perform", bug)
     with pytest.raises(FileNotFoundError):
         main(["run", suite])
+
+
+@pytest.mark.parametrize("verb", ["verify", "gc"])
+def test_a_folder_without_a_store_is_not_a_sound_one(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["store", verb, "--output", str(tmp_path)]) == 4
+    assert f"no run has left records in {tmp_path}" in capsys.readouterr().err

@@ -165,3 +165,12 @@ def test_a_comparison_has_no_csv(before: Run, capsys: pytest.CaptureFixture[str]
 
     with pytest.raises(SuiteError, match="no format 'csv'"):
         render(Comparison("a", "b", []), "csv")
+
+
+@pytest.mark.parametrize("verb", [["leaderboard"], ["records", "--to", "none.parquet"]])
+def test_a_part_that_is_not_there_is_a_mistake(
+    verb: list[str], before: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*verb, str(before.folder), "--only", "stron/digits/clean"]) == 2
+    assert "did you mean 'strong/" in capsys.readouterr().err
+    assert not Path("none.parquet").exists()
