@@ -128,7 +128,6 @@ def test_an_id_is_in_one_piece_on_a_narrow_terminal(
 
 def test_what_failed_is_listed_with_the_reason(house: House, capsys: pytest.CaptureFixture[str]):
     token = house.token("unlucky")
-    token = house.token("unlucky")
     row, _ = house.queue.submit("unlucky", "s", "t")
     failure = Failure(
         key="k", model="m", dataset="d", evaluation="pgd", start=0, stop=8, reason=Reason.ADAPTER, message="it broke",
@@ -248,7 +247,8 @@ def test_mistakes_of_a_suite_bear_the_name_of_the_file_that_was_handed_in(
 
 
 def test_a_watch_that_ends_badly_says_why(house: House, capsys: pytest.CaptureFixture[str]):
-    row, _ = house.queue.submit("unlucky", "s", "t")
+    token = house.token("luckless")
+    row, _ = house.queue.submit("luckless", "s", "t")
     house.work.end(row.id, State.FAILED, "models[0].args.input_shape: does not fit")
     assert main(["watch", row.id, "--server", house.url, "--token", token]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == "models[0].args.input_shape: does not fit"
