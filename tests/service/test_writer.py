@@ -70,6 +70,9 @@ def test_what_holds_much_waits_for_what_was_given_before_and_is_done_however_muc
     with Writer(most_bytes=10) as writer:
         thread = threading.Thread(target=give)
         thread.start()
+        deadline = time.monotonic() + 60
+        while not given and time.monotonic() < deadline:
+            time.sleep(0.01)
         time.sleep(0.1)
         assert given == [1000]
         free.set()
