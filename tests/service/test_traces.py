@@ -180,6 +180,7 @@ def test_what_becomes_of_a_task_is_told_and_a_failure_is_logged_with_both_ids(
     thread.start()
     outcomes = {"good": Measured(b"", 0.25), "bad": Failed(Reason.MEMORY, "too large")}
     while len(kept) < 2:
+        assert thread.is_alive()
         ticket = next(foreman.queue, None)
         if ticket is not None:
             foreman.handed[ticket.key] = time.time() - 1.0
