@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from bench import __version__
+from bench.errors import counted
 
 if TYPE_CHECKING:
     from bench.plugins import Source
@@ -117,7 +118,7 @@ def validate(suite: SuiteFile, set_: Set = [], profile: Profile = None) -> None:
     from bench import verbs
 
     found = verbs.check_suite(suite, set_, profile)
-    print(f"{suite}: valid: {len(found.models)} models, {len(found.datasets)} data sets")
+    print(f"{suite}: valid: {counted(len(found.models), 'model')}, {counted(len(found.datasets), 'data set')}")
 
 
 @app.command()
@@ -147,6 +148,7 @@ def leaderboard(
     from bench import results, runs, verbs
 
     found = runs.find(run, output)
+    found.resolved.check(only)
     made = results.analysis(found, only)
     shown = verbs.view(found, made)
     if html is not None:
@@ -167,6 +169,7 @@ def records(
     from bench import results, runs
 
     found = runs.find(run, output)
+    found.resolved.check(only)
     say([f"{results.export(found, to, only)} records of {found.submission}: {to}"])
 
 
@@ -222,8 +225,11 @@ def listed(lines: list[dict[str, Any]], form: Format) -> None:
     if form is Format.JSON:
         print(json.dumps(lines, indent=2, default=str))
         return
+    if not lines:
+        say(["there are none"])
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in lines[0] if lines else ():
+    for heading in lines[0]:
         table.add_column(heading, overflow="fold", no_wrap=heading == "id")  # which is there to be copied
     for line in lines:
         table.add_row(*("" if value is None else str(value) for value in line.values()))

@@ -134,6 +134,8 @@ def fetch(
 
 
 def _watch(client: Client, submission: str) -> None:
+    from bench.errors import counted
+
     state, told = "", ""
     for event in client.watch(submission):
         if event.kind == "progress":
@@ -146,6 +148,9 @@ def _watch(client: Client, submission: str) -> None:
         else:
             say([str(event.data["text"])])
     if state != "complete":
+        ended = client.get(submission)
+        say([ended["message"]] if ended["message"] else [])
+        say([f"{counted(ended['failed'], 'task')} failed: `gauntlet failures {submission}`"] if ended["failed"] else [])
         raise typer.Exit(1)
 
 

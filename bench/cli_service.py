@@ -147,11 +147,12 @@ def up(
     """Start the service on this machine, and keep it alive: face, dispatcher, MLflow and, on request, PostgreSQL."""
     from bench.service import companions
     from bench.service.limits import limits
-    from bench.service.server import log_lines
+    from bench.service.server import log_lines, must_be_free
     from bench.service.supervisor import Child, end, supervise
     from bench.tracking import default_uri, ui_command
 
     limits(quotas)  # a mistake in it is told before anything starts
+    must_be_free(host, port, "--port")  # the face would be started again and again
     log_lines()
     if postgresql and url:
         raise _misused("--postgresql", "starts a database of its own: not with --database")

@@ -100,9 +100,7 @@ def verify(
     repair: Annotated[bool, typer.Option(help="remove what is damaged, so that the next run makes it again")] = False,
 ) -> None:
     """Read back every record and all weights, and report what is damaged."""
-    from bench.store import Store
-
-    damages = Store(str(output / "store")).verify(repair=repair)
+    damages = _store(output).verify(repair=repair)
     for damage in damages:
         print(damage.problem)
     say([f"{len(damages)} damaged files{' removed' if repair and damages else ''}"])
@@ -117,13 +115,22 @@ def collect(
 ) -> None:
     """Remove records and weights that no run refers to (delete a folder below DIR/runs to forget a run)."""
     from bench import runs
-    from bench.store import Store
 
+    kept = _store(output)
     used = [key for run in runs.runs(output) for key in run.used()]
-    doomed = Store(str(output / "store")).collect(used, dry_run=dry_run)
+    doomed = kept.collect(used, dry_run=dry_run)
     for path in doomed:
         print(path)
     say([f"{len(doomed)} files {'would be' if dry_run else 'were'} removed"])
+
+
+def _store(output: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202 - imported late
+    from bench.errors import OperatorError
+    from bench.store import Store
+
+    if not (output / "store").is_dir():
+        raise OperatorError(f"no run has left records in {output}", "--output names another folder")
+    return Store(str(output / "store"))
 
 
 @app.command()

@@ -81,6 +81,11 @@ class TrackingError(OperatorError):
     """MLflow cannot be reached, or refuses."""
 
 
+def counted(number: int, what: str) -> str:
+    """`1 task`, `2 tasks`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` - did you mean 'pgd'?`, or nothing where no known name is near, and none begins with what was written."""
     lowered = {candidate.lower(): candidate for candidate in known}

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import Field
 
 from bench.contracts import Frozen, Goal, GradientPasses, Judging, ThreatModel
+from bench.errors import Mistake, SuiteError, did_you_mean
 from bench.records import Kind
 
 EXAMINED = "examined"  # argument of the clean pass: at so many samples the gradients are checked
@@ -242,6 +243,14 @@ class Resolved(Frozen):
                             cell = self._cell(model, dataset, evaluation)
                             if only is None or fnmatch.fnmatchcase(cell.label, only):
                                 yield cell
+
+    def check(self, only: str | None) -> None:
+        """Raises SuiteError where nothing matches the pattern."""
+        if only is not None and next(self.cells(only), None) is None:
+            labels = [cell.label for cell in self.cells()]
+            near = did_you_mean(only, labels) or f" (the first is '{labels[0]}')"
+            message = f"no MODEL/DATASET/EVALUATION of the suite matches '{only}'{near}"
+            raise SuiteError([Mistake("--only", "", message)])
 
     @cached_property
     def _fits(self) -> dict[tuple[str, str, str], Fit]:

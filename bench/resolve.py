@@ -1,6 +1,6 @@
 """From names to content: digests of weights, data and source. What a plan is made of."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -22,7 +22,7 @@ from bench.contracts import (
     detectors,
 )
 from bench.data import subset
-from bench.errors import DataError, Mistake, PluginError, SuiteError, did_you_mean
+from bench.errors import DataError, PluginError, SuiteError
 from bench.escalation import Remedy, escalated
 from bench.fitting import misfits
 from bench.names import COST_SUFFIX
@@ -84,8 +84,8 @@ class Resolver:
                 fittings[task.key] = task
         resolved = resolved.model_copy(update={"fits": tuple(fits)})
         cells = list(resolved.cells(only))
-        if only is not None and not cells:
-            raise SuiteError([Mistake("--only", "", _nothing(only, [cell.label for cell in resolved.cells()]))])
+        if not cells:
+            resolved.check(only)
         needed = {ref.label for cell in cells for ref in cell.models}
         todo: dict[str, TrainTask | FitTask] = {}
         for ref, weights in found:
@@ -337,8 +337,3 @@ def _source(plugin: Plugin) -> str:
 
 def _arguments(adapter: Adapter) -> dict[str, Any]:
     return adapter.model_dump(mode="json", exclude={"weights"})
-
-
-def _nothing(only: str, labels: Sequence[str]) -> str:
-    near = did_you_mean(only, labels) or f" (the first is '{labels[0]}')"
-    return f"no MODEL/DATASET/EVALUATION of the suite matches '{only}'{near}"

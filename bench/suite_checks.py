@@ -137,7 +137,9 @@ class Checks:
         families = [name for name in registry if registry.get(name).training is not Adapter.training]
         family = recipe.get("family")
         if not isinstance(family, str):
-            self.find(keys, f"needs `family:`, an adapter that trains ({', '.join(families)})")
+            near = next((key for key in recipe if did_you_mean(str(key), ["family"])), None)
+            meant = f" (not '{near}:')" if near not in (None, "family") else ""
+            self.find(keys, f"needs `family:`{meant}, an adapter that trains ({', '.join(families)})")
         elif family not in registry:
             hint = did_you_mean(family, families)
             self.find((*keys, "family"), f"no family '{family}'{hint} (there are: {', '.join(families)})")

@@ -2,9 +2,11 @@
 
 import getpass
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from bench import conformance, models, plugins, provenance, results, runs, suite
 from bench import run as engine
 from bench.contracts import REGISTRIES, Adapter, adapters
 from bench.data import data_root
-from bench.errors import Mistake, OperatorError, PluginError, SuiteError, TrackingError, did_you_mean
+from bench.errors import Mistake, OperatorError, PluginError, SuiteError, TrackingError, counted, did_you_mean
 from bench.plan import planned
 from bench.progress import Display
 from bench.records import Row
@@ -266,10 +268,14 @@ def describe_plan(suite: Suite, output: Path, only: str | None) -> str:
         left = None if seconds is None else seconds * (cell.count - done) / cell.count
         known, guesses = (known, guesses + (done < cell.count)) if left is None else (known + left, guesses)
         waiting += cell.count - done
-        estimate = "done" if done == cell.count else "no estimate" if left is None else f"about {left:.1f} s"
-        lines.append(f"{cell.label}: {cell.count} tasks, {done} done, {estimate}")
-    total = f"about {known:.0f} s on one worker" + (f", and {guesses} evaluations never run here" if guesses else "")
-    lines.append(f"{resolved.submission}: {planned(cells)} tasks, {waiting} to do, {len(trainings)} trainings; {total}")
+        estimate = "" if done == cell.count else ", no estimate" if left is None else f", about {left:.1f} s"
+        lines.append(f"{cell.label}: {counted(cell.count, 'task')}, {done} done{estimate}")
+    told = [f"about {known:.0f} s on one worker"] if known or not guesses else []
+    told += [f"no estimate for {counted(guesses, 'evaluation')} never run here"] if guesses else []
+    made = counted(sum(isinstance(task, TrainTask) for task in trainings), "training")
+    lines.append(
+        f"{resolved.submission}: {counted(planned(cells), 'task')}, {waiting} to do, {made}; {', and '.join(told)}"
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -377,4 +383,7 @@ def _described(kind: str, name: str) -> dict[str, Any]:
 
 
 def _first_comment(path: Path) -> str:
-    return path.read_text().partition("\n")[0].lstrip("# ")
+    """The first sentence of the comment that a suite begins with."""
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    text = " ".join(line.lstrip("# ") for line in lines)
+    return re.split(r"(?<=[.?:])\s", text, maxsplit=1)[0]

@@ -135,9 +135,16 @@ def _table(comparison: Comparison, width: int) -> str:
                 table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
                 for index, head in enumerate(_HEADS):
                     table.add_column(head, justify="right" if index else "left", overflow="fold")
+                reasons: dict[str, None] = {}  # once below the table: many figures share one
                 for change in changed:
-                    table.add_row(*map(Text, _cells(change)))
+                    *cells, moved, p = _cells(change)
+                    if change.difference is None and ": " in moved:
+                        reasons[moved] = None
+                        moved = moved.partition(": ")[0]
+                    table.add_row(*map(Text, (*cells, moved, p)))
                 console.print(table)
+                for reason in reasons:
+                    console.print(Text(f" {plain(reason)}"))
         console.print(Text(f"\n{_explained(comparison)}"))
         for line in _verdicts(comparison):
             console.print(Text(plain(line)))

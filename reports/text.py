@@ -121,9 +121,15 @@ def _statements(line: Line, columns: Sequence[str]) -> Iterator[str]:
             yield f"{', '.join(seen or concerned)}: {kind}: {detail}"
     failed: Counter[tuple[str, str]] = Counter()
     for failure in line.row.failures:
-        failed[failure.evaluation, f"({failure.reason}): {failure.message}"] += failure.stop - failure.start
+        failed[failure.evaluation, f"({failure.reason}): {_joined(failure.message)}"] += failure.stop - failure.start
     for (evaluation, why), samples in failed.items():
         yield f"{evaluation} failed on {samples} samples {why}"
+
+
+def _joined(message: str) -> str:
+    """What is wrong and what to do, in one line."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return "".join(line if line == lines[-1] else f"{line}{' ' if line[-1] in ':;.' else '; '}" for line in lines)
 
 
 def plain(text: str) -> str:

@@ -166,7 +166,12 @@ class Access:
         secret = text.strip() if scheme.lower() == "bearer" else _password(text) if basic else ""
         match = TOKEN.fullmatch(secret)
         if match is None:
-            raise Refused(401, "no token", "send `Authorization: Bearer gauntlet_...` (`gauntlet tokens create`)")
+            raise Refused(
+                401,
+                "this is no token" if secret else "no token",
+                "a token begins with gauntlet_, and is sent as `Authorization: Bearer gauntlet_...`: whoever runs the "
+                "service makes one by `gauntlet tokens create`",
+            )
         found, user = self._valid(match[1])
         if not hmac.compare_digest(found.digest if found else "", _digest(match[2])):
             raise _worthless()

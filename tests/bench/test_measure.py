@@ -304,3 +304,9 @@ def test_data_that_reach_beyond_the_models_bounds_are_refused(bounds: Bounds) ->
         attacked(Scripted(), (0.1,), "t", Threshold(), replace(samples(), bounds=bounds), np.arange(N), 0)
     narrow = replace(samples(), bounds=Bounds(0.25, 0.75))
     assert len(clean(Threshold(), narrow, np.arange(N))) == N
+
+
+def test_a_label_that_the_model_has_no_class_for_is_a_mistake_and_no_wrong_answer():
+    shifted = replace(samples(), labels=samples().labels + 1)
+    with pytest.raises(PluginError, match="the label 2 is none of the model's 2 classes, 0 to 1"):
+        clean(Threshold(), shifted, np.arange(N))

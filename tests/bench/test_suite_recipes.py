@@ -46,6 +46,7 @@ def test_a_recipe_is_an_adapter_with_its_arguments(tmp_path: Path) -> None:
         ("small_cnn", "smal_cnn", "4:22: models[0].recipe.family: no family 'smal_cnn' - did you mean 'small_cnn'?"),
         ("small_cnn", "onnx", "4:22: models[0].recipe.family: 'onnx' is not trained: name it under `adapter:`"),
         ("family: small_cnn, ", "", "4:13: models[0].recipe: needs `family:`, an adapter that trains"),
+        ("family: small_cnn", "famly: small_cnn", "4:13: models[0].recipe: needs `family:` (not 'famly:'), an adapter"),
         ("width: 8", "widht: 8", "4:33: models[0].recipe.widht: unknown key 'widht' - did you mean 'width'?"),
         ("width: 8", "width: 1", "4:40: models[0].recipe.width: must be at least 2, got 1"),
         ("1/1", "3}\n    args: {width: 2", "5:5: models[0].args: belongs into `recipe:`, beside `family:`"),

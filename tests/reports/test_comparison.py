@@ -6,7 +6,10 @@ import pytest
 
 from bench.__main__ import main
 from bench.errors import SuiteError
+from bench.metrics.changes import Change
+from bench.records import Metric
 from bench.runs import Run
+from reports.comparison import Comparison, render
 from tests.reports.lab import MODELS, made_run
 
 
@@ -90,6 +93,18 @@ def test_a_timing_that_is_not_real_is_not_compared(before: Run, after: Run, caps
     assert by_key["strong", "latency_ms/p50"]["difference"]["test"] == "intervals"
 
 
+def test_the_reason_why_figures_are_not_compared_stands_once_below_the_table() -> None:
+    why = "contended: its thread had the core for 56% of the time; 442 involuntary context switches per second"
+    changes = [
+        Change("cnn", "digits", f"latency_ms/{name}", Metric(value=1.0), Metric(value=2.0), None, why_not=why)
+        for name in ("p50", "p90", "p99")
+    ]
+    text = render(Comparison("a", "b", changes), width=200)
+    assert text.count(why) == 1
+    assert text.count("contended") == 4
+    assert " p50 " in text
+
+
 def test_two_models_of_one_run_are_compared_by_matching_them(before: Run, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["compare", before.folder, before.folder, "--match", "strong=weak", "--format", "json"]
     _, text = say(capsys, *words)
@@ -150,3 +165,12 @@ def test_a_comparison_has_no_csv(before: Run, capsys: pytest.CaptureFixture[str]
 
     with pytest.raises(SuiteError, match="no format 'csv'"):
         render(Comparison("a", "b", []), "csv")
+
+
+@pytest.mark.parametrize("verb", [["leaderboard"], ["records", "--to", "none.parquet"]])
+def test_a_part_that_is_not_there_is_a_mistake(
+    verb: list[str], before: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*verb, str(before.folder), "--only", "stron/digits/clean"]) == 2
+    assert "did you mean 'strong/" in capsys.readouterr().err
+    assert not Path("none.parquet").exists()

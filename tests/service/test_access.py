@@ -84,7 +84,8 @@ def test_a_token_is_made_before_the_first_start_and_changes_no_schema_later(
     assert "no service keeps its database in" in capsys.readouterr().err
     assert list(tmp_path.glob("out/*")) == [], "looking makes nothing"
     assert main(["tokens", "create", "ann", "--role", "reader", *place]) == 0
-    token = capsys.readouterr().out.strip()
+    token, told = map(str.strip, capsys.readouterr())
+    assert f"`gauntlet up --output {tmp_path / 'out'}` starts it" in told, "another folder would be another service"
     assert main(["tokens", "list", *place, "--format", "json"]) == 0
     printed = capsys.readouterr().out
     assert json.loads(printed)[0]["id"] == token.split("_")[1]

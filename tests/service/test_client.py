@@ -239,8 +239,16 @@ def test_mistakes_of_a_suite_bear_the_name_of_the_file_that_was_handed_in(
     )
     assert main(["submit", str(suite), "--server", house.url, "--token", house.token("ann")]) == 2
     told = capsys.readouterr().err
-    assert f"{suite}:3:23: models[0].adapter: 'torch' works on files" in told
+    assert f"{suite}:3:24: models[0].adapter: 'torch' works on files" in told
     assert "`registered: NAME`" in told
     assert "factory" not in told, "what is refused as a whole is told once"
     assert main(["submit", str(tmp_path / "mein.yaml"), "--server", house.url, "--token", house.token("ann")]) == 2
     assert "no such file - did you mean 'mine.yaml'?" in capsys.readouterr().err
+
+
+def test_a_watch_that_ends_badly_says_why(house: House, capsys: pytest.CaptureFixture[str]):
+    token = house.token("luckless")
+    row, _ = house.queue.submit("luckless", "s", "t")
+    house.work.end(row.id, State.FAILED, "models[0].args.input_shape: does not fit")
+    assert main(["watch", row.id, "--server", house.url, "--token", token]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "models[0].args.input_shape: does not fit"

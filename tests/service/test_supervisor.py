@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench.__main__ import main
 from bench.errors import OperatorError
 from bench.service import companions
 from bench.service.companions import postgresql, postgresql_url, wait_for
@@ -103,6 +104,18 @@ def test_a_port_that_is_taken_is_told_with_the_option_that_names_another():
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OperatorError) as refused:
         must_be_free("127.0.0.1", taken.getsockname()[1], "--mlflow-port")
     assert "--mlflow-port" in str(refused.value)
+
+
+def test_a_service_whose_port_is_taken_starts_nothing_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert main(["up", "--port", port, "--output", str(tmp_path / "out")]) == 4
+    assert "--port names another" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture
