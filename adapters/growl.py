@@ -28,9 +28,11 @@ class Growl(Compressed):
     the weights from the input with the i-th largest norm, by a proximal step after each step of the optimiser
     (section 3); cluster the inputs that are left by affinity propagation of the similarity of their weights, in
     direction and in length; then retrain, zeros kept and each cluster's rows equal (section 4). Best with `sgd`:
-    Adam's steps do not shrink with the gradient, and the penalty then moves nothing or everything. λ_i = `strength`
-    + `spread` × (1 - (i - 1) / (p - 1)) over the p inputs. `spread` 0 is the group lasso, which ties nothing on
-    purpose. All linear layers but the last are treated.
+    Adam's steps do not shrink with the gradient, and the penalty then moves nothing or everything. λ_i falls linearly
+    from `strength` + `spread` to `strength` over the share `transition` of the inputs, and stays there (piecewise
+    linear decay). `spread` 0 is the group lasso, which ties nothing on purpose. With `lasting` an input that is gone
+    stays gone, as in the authors' code; else its next gradient may bring it back. All linear layers but the last are
+    treated.
     """
 
     realised = Realisation.DENSE_WITH_ZEROS
@@ -40,6 +42,8 @@ class Growl(Compressed):
     )
     strength: float = Field(default=0.05, ge=0, description="λ of the smallest group")
     spread: float = Field(default=0.03, ge=0, description="what the largest group is charged more")
+    transition: float = Field(default=1.0, gt=0, le=1, description="share of the inputs over which λ falls")
+    lasting: bool = Field(default=False, description="an input whose weights have all become zero stays out")
     decay: float = Field(default=0.0, ge=0, description="times Σ w²/2 of those layers, is added to the loss (GrOWL+L2)")
     preference: float = Field(
         default=0.8, ge=-1, le=1, description="of affinity propagation: similarity above which inputs tend to be tied"
@@ -82,14 +86,18 @@ class Growl(Compressed):
         """Train with the penalty; the proximal step takes the learning rate of the step before it."""
         batches = max(len(x) // self.train.batch_size, 1)
         now = 0.0
+        gone: dict[str, Tensor] = {}  # of the weights before a step, so that nothing has to be known of earlier ones
 
         def before(done: int, total: int) -> None:
             nonlocal now
             now = rate(self.train, done, total, batches)
+            gone.update({name: ~layer.weight.any(dim=0) for name, layer in treated(net).items()})
 
         def after(trained: nn.Module) -> None:
-            for layer in treated(trained).values():
+            for name, layer in treated(trained).items():
                 layer.weight.copy_(proximal(layer.weight * (1 - now * self.decay), now * self.charges(layer)))
+                if self.lasting:
+                    layer.weight[:, gone[name]] = 0
 
         train(
             net, x, y, self.train, seed=seed, report=stages, bounds=samples.bounds, before_step=before, after_step=after
@@ -97,7 +105,9 @@ class Growl(Compressed):
 
     def charges(self, layer: nn.Linear) -> Tensor:
         """λ (inputs,) float64, falling."""
-        return self.strength + self.spread * torch.linspace(1, 0, layer.in_features, dtype=torch.float64)
+        falling = torch.linspace(1, 0, max(1, round(self.transition * layer.in_features)), dtype=torch.float64)
+        rest = falling.new_zeros(layer.in_features - len(falling))
+        return self.strength + self.spread * torch.cat([falling, rest])
 
 
 def treated(net: nn.Module) -> dict[str, nn.Linear]:

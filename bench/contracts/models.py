@@ -196,8 +196,12 @@ class Adapter(Plugin, ABC):
         """
 
     def place(self, classifier: Classifier, device: str) -> Classifier:
-        """Move a classifier that `build` made to `device` ("cpu", "cuda:0"). The default moves its module."""
-        for part in (*classifier.members(), classifier):
+        """Move a classifier that `build` made to `device` ("cpu", "cuda:0"). The default moves its module, and those of
+        its members and of what it was made from."""
+        parts = [*classifier.members(), classifier]
+        while (source := parts[-1].source) is not None:
+            parts.append(source)
+        for part in parts:
             if part.module is not None:
                 part.module.to(device)
                 part.device = device

@@ -9,41 +9,39 @@ away stops nothing that has begun: what it has to be told waits, and each of its
 
 import contextlib
 import logging
-import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from operator import is_
 from pathlib import Path
 
-from bench import models, verbs
 from bench import run as engine
+from bench import verbs
 from bench.cluster import WATCHFUL, Cluster, Dashboard, cluster
 from bench.dispatch import Canceled, Dispatcher
 from bench.errors import ClusterError, GauntletError
 from bench.fingerprint import Fingerprint
 from bench.jobs import AnyJob, TaskJob
 from bench.placement import Share, in_turn, nowhere
-from bench.plugins import Source
 from bench.run import DRAINING, STARTUP, Options, Stopped
 from bench.service import intake, modules
 from bench.service.beside import Reporter
 from bench.service.companions import RAY_TOKEN
 from bench.service.crews import Crews, lacking
-from bench.service.database import AWAY, ENDED, Module, State
+from bench.service.database import AWAY, ENDED, State
 from bench.service.fair import FairQueue
 from bench.service.limits import AUTOSCALED
 from bench.service.queue import Quotas
 from bench.service.retention import Retention
-from bench.service.submission import AtWork, TicketPool
+from bench.service.submission import AtWork, TicketPool, needed
 from bench.service.traces import SILENT, Traces
 from bench.service.work import TERM, Work
 from bench.service.writer import Writer
 from bench.store import Store
-from bench.suite import Resources, Suite
+from bench.suite import Resources
 from bench.timings import Timings
 from bench.worker import Failed, Outcome
 
@@ -316,8 +314,8 @@ class Foreman:
             return
         path = (row.id, f"publish:{began}")
         try:
-            needed = map(modules.source, intake.needed(row.text.encode(), self._work.modules()))
-            told = self._reporter.publish(row.id, row.owner, self._stop.is_set, list(needed))
+            sources = map(modules.source, intake.needed(row.text.encode(), self._work.modules()))
+            told = self._reporter.publish(row.id, row.owner, self._stop.is_set, list(sources))
         except Stopped:
             return  # it stays in the outbox
         except GauntletError as problem:
@@ -338,7 +336,7 @@ class Foreman:
         """One submission, from its text to its leaderboard. Raises Stopped, and what the engine raises."""
         row, options = each.row, Options(self._place.output, name=each.row.id, most=self._quotas.tasks)
         suite = intake.accept(row.text.encode(), each.modules, again=True)
-        sources = _sources(suite, row.text.encode(), each.modules)
+        sources = needed(suite, row.text.encode(), each.modules)
 
         def stop() -> bool:
             return bool(each.wish) or self._stop.is_set()
@@ -383,16 +381,3 @@ class Foreman:
     def note(self, job: AnyJob, outcome: Outcome) -> None:
         if isinstance(job, TaskJob) and not isinstance(outcome, Failed):
             self._timings.note(job.task.cell, job.task.stop - job.task.start, outcome.seconds)
-
-
-def _sources(suite: Suite, text: bytes, known: Sequence[Module]) -> list[Source]:
-    """The modules that a suite needs, loaded here: of what it names, and of what builds its registered models.
-
-    Raises PluginError, and TrackingError where MLflow cannot say what builds a model.
-    """
-    registered = [spec.registered for spec in suite.models if spec.registered] if known else []
-    builders = models.builders(registered, os.environ["MLFLOW_TRACKING_URI"]) if registered else ()
-    needed = intake.needed(text, known, builders)
-    for module in needed:
-        modules.load(module)
-    return [modules.source(module) for module in needed]

@@ -39,15 +39,16 @@ class FairQueue:
     """Submissions' threads put streams in, the dispatcher's thread takes tickets out and brings outcomes back.
 
     estimate: seconds that a job may take. charge(owner, seconds): told when one has ended. in_flight: tasks that one
-    user may have on workers. later: does what an outcome leads to, here or in a thread (`bench.service.writer`), in
-    this order. As an iterator it ends when there is nothing at the moment, and may go on later.
+    user may have on workers. later: does what an outcome of so many bytes leads to, here or in a thread
+    (`bench.service.writer`), in this order. As an iterator it ends when there is nothing at the moment, and may go on
+    later.
     """
 
     estimate: Callable[[AnyJob], float]
     charge: Callable[[str, float], None] = lambda owner, seconds: None
     in_flight: int = 1000
     clock: Callable[[], float] = time.monotonic
-    later: Callable[[Callable[[], None]], None] = lambda act: act()
+    later: Callable[[Callable[[], None], int], None] = lambda act, size: act()
     _streams: list[Stream] = field(default_factory=list)
     _times: dict[str, float] = field(default_factory=dict)
     _flying: dict[str, list[Ticket]] = field(default_factory=dict)  # by key: who waits for its outcome
@@ -151,7 +152,8 @@ class FairQueue:
         if ticket.stream.alone:
             self._tell(ticket.key, outcome, attempts)
         else:
-            self.later(partial(self._tell, ticket.key, outcome, attempts))
+            size = len(outcome.data) if isinstance(outcome, Measured) else 0
+            self.later(partial(self._tell, ticket.key, outcome, attempts), size)
 
     def _tell(self, key: str, outcome: Outcome, attempts: int) -> None:
         with self._changed:

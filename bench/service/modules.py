@@ -5,8 +5,10 @@ the package that it belongs to; a process imports it when a suite needs it, if i
 a process apart could.
 """
 
+import math
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -26,7 +28,10 @@ NAME = r"^[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*$"
 LONGEST = 200
 SECONDS = 60.0  # to import it, and everything built in before
 PATH = re.compile(r"(?<![\w.])/(?:[^\s'\"(),:/]+/)+")
+AGAIN = 60.0  # seconds before what could not be imported is tried again: something that it needs may have come
+_turn = threading.Lock()
 _tried: set[tuple[str, str]] = set()  # names and digests of what a process apart could import on this machine
+_failed: dict[tuple[str, str], tuple[float, PluginError]] = {}  # and of what it could not, with when and why
 
 
 class Modules:
@@ -100,15 +105,29 @@ def load(module: Module) -> None:
     name, again = module.name, f"an administrator has to register it again: `gauntlet adapters register {module.name}`"
     if plugins.installed_digest(name) != module.digest:
         raise PluginError(f"module '{name}' has been changed since it was registered", again)
-    if plugins.loaded_digest(name) is None and (name, module.digest) not in _tried:
-        try:
-            look(name)
-        except Refused as refused:
-            raise PluginError(f"module '{name}': {refused.message}", refused.hint) from None
+    if plugins.loaded_digest(name) is None:
+        with _turn:
+            _must_be_importable(name, module.digest)
     try:
         plugins.load_source(source(module))
     except PluginError as problem:
         raise PluginError(without_paths(problem.message), problem.hint) from problem
+
+
+def _must_be_importable(name: str, digest: str) -> None:
+    """Raises PluginError; at once, where that was found out a moment ago: who asks again and again costs nothing."""
+    key = name, digest
+    if key in _tried:
+        return
+    when, why = _failed.get(key, (-math.inf, None))
+    if why is None or time.monotonic() - when > AGAIN:
+        try:
+            look(name)
+            return
+        except Refused as refused:
+            why = PluginError(f"module '{name}': {refused.message}", refused.hint)
+            _failed[key] = time.monotonic(), why
+    raise PluginError(why.message, why.hint)
 
 
 def source(module: Module) -> Source:

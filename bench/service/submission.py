@@ -1,12 +1,14 @@
 """A submission at work: a thread that runs the engine, whose tasks go through the queue of all."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from bench import models
 from bench.dispatch import Event, Lost, Ready
 from bench.errors import GauntletError
 from bench.fingerprint import Fingerprint
@@ -14,12 +16,13 @@ from bench.jobs import AnyJob, FitJob, TaskJob, TrainJob
 from bench.plugins import Source
 from bench.pool import RayPool
 from bench.run import Stopped
+from bench.service import intake, modules
 from bench.service.database import Module, State, Submission
 from bench.service.fair import FairQueue
 from bench.service.tickets import Sink, Ticket
 from bench.service.traces import Figures, Traces
 from bench.service.watch import Watch
-from bench.suite import Resources
+from bench.suite import Resources, Suite
 from bench.worker import Failed, Measured, Outcome
 
 log = logging.getLogger(__name__)
@@ -145,3 +148,16 @@ class TicketPool:
 
     def stop(self, worker: int) -> None:
         self._pool.stop(worker)
+
+
+def needed(suite: Suite, text: bytes, known: Sequence[Module]) -> list[Source]:
+    """The modules that a suite needs, loaded here: of what it names, and of what builds its registered models.
+
+    Raises PluginError, and TrackingError where MLflow cannot say what builds a model.
+    """
+    registered = [spec.registered for spec in suite.models if spec.registered] if known else []
+    builders = models.builders(registered, os.environ["MLFLOW_TRACKING_URI"]) if registered else ()
+    found = intake.needed(text, known, builders)
+    for module in found:
+        modules.load(module)
+    return [modules.source(module) for module in found]

@@ -4,15 +4,17 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-MOST = 64  # outcomes that wait to be written; what they hold is memory
+MOST = 64  # things that are yet to be done
+BYTES = 64 << 20  # that they hold, unless one alone holds more
 
 
 class Writer:
     """Does what it is given, one thing after the other, from when it is entered until it is left: then all is done."""
 
-    def __init__(self, most: int = MOST) -> None:
+    def __init__(self, most: int = MOST, most_bytes: int = BYTES) -> None:
         self._most = most
-        self._left: deque[Callable[[], None]] = deque()  # the first one is being done
+        self._most_bytes = most_bytes
+        self._left: deque[tuple[Callable[[], None], int]] = deque()  # the first one is being done
         self._changed = threading.Condition()
         self._ending = False
         self._problem: BaseException | None = None
@@ -28,13 +30,16 @@ class Writer:
             self._changed.notify_all()
         self._thread.join()
 
-    def do(self, act: Callable[[], None]) -> None:
-        """As soon as what was given before is done; waits while too much is left. Raises what something has raised."""
+    def do(self, act: Callable[[], None], size: int = 0) -> None:
+        """As soon as what was given before is done; waits while too much is left. size: bytes that it holds.
+
+        Raises what something has raised.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: len(self._left) < self._most or self._problem)
+            self._changed.wait_for(lambda: self._has_room(size) or self._problem)
             if self._problem is not None:
                 raise self._problem
-            self._left.append(act)
+            self._left.append((act, size))
             self._changed.notify_all()
 
     def wait(self, seconds: float | None = None) -> None:
@@ -42,13 +47,17 @@ class Writer:
         with self._changed:
             self._changed.wait_for(lambda: not self._left, seconds)
 
+    def _has_room(self, size: int) -> bool:
+        held = sum(each for _, each in self._left)
+        return not self._left or (len(self._left) < self._most and held + size <= self._most_bytes)
+
     def _work(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._left or self._ending)
                 if not self._left:
                     return
-                act = self._left[0]
+                act, _ = self._left[0]
             try:
                 act()
             except BaseException as problem:  # noqa: BLE001 - raised where the next thing is given

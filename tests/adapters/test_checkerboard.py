@@ -118,3 +118,11 @@ def test_what_does_not_fit_is_told_when_the_suite_is_read(changed, message):
 
     with pytest.raises(ValueError, match=message):
         made(**changed)
+
+
+def test_what_it_was_made_from_moves_with_it_to_a_device(weights):
+    adapter = made(padding="fixed")
+    model = adapter.place(adapter.build(weights[1]), "meta")
+    for one in (model, model.source, model.source.source):
+        assert one.device == "meta"
+        assert {parameter.device.type for parameter in one.module.parameters()} == {"meta"}

@@ -1,9 +1,12 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
 from torch import nn
 
+from adapters import growl, recipe
 from adapters.cnn import Cnn
 from adapters.growl import Growl, clusters, proximal, similarity, tie, treated
 from bench.probes.sharing import Sharing
@@ -109,3 +112,29 @@ def test_a_killed_training_ends_with_the_bytes_of_an_undisturbed_one(sparse, den
     monkeypatch.setattr("adapters.recipe.CHECKPOINT", 0)
     assert resumed(Growl(**FAST), dense, 100) == sparse
     assert resumed(Growl(**FAST), dense, 265) == sparse
+
+
+def test_charges_fall_over_a_share_of_the_inputs_and_stay_there():
+    made = Growl(**{**FAST, "strength": 1.0, "spread": 3.0, "transition": 0.4})
+    assert made.charges(nn.Linear(10, 2)).tolist() == pytest.approx([4, 3, 2, 1, 1, 1, 1, 1, 1, 1])
+    whole = Growl(**{**FAST, "strength": 1.0, "spread": 3.0})
+    assert whole.charges(nn.Linear(4, 2)).tolist() == pytest.approx([4, 3, 2, 1])
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_an_input_that_is_gone_comes_back_unless_it_is_to_stay_out(dense, monkeypatch, lasting):
+    gone = []
+
+    def watched(net, *args, after_step, **options):
+        def after(trained):
+            after_step(trained)
+            (layer,) = treated(trained).values()
+            gone.append(layer.weight.norm(dim=0) == 0)
+
+        return recipe.train(net, *args, after_step=after, **options)
+
+    monkeypatch.setattr(growl, "train", watched)
+    trained(Growl(**{**FAST, "tie": "none", "lasting": lasting}), dense)
+    revived = sum(int((earlier & ~later).sum()) for earlier, later in itertools.pairwise(gone))
+    assert int(gone[-1].sum()) > 10
+    assert (revived == 0) == lasting

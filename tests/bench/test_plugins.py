@@ -91,6 +91,22 @@ def test_the_source_of_a_plugin_is_a_part_of_its_identity(tmp_path: Path):
     assert digests[0] == digests[2] != digests[1]
 
 
+def test_the_source_of_an_installed_module_that_a_suite_names_is_a_part_of_its_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(plugins, "_loaded", {})
+    elsewhere, digests = tmp_path / "suites", []
+    elsewhere.mkdir()
+    for value in (1, 2, 1):
+        path = tmp_path / "t_plugin_there.py"
+        path.write_text(BODY.format(name="there", value=value))
+        plugins.load_source(plugins.read_source("t_plugin_there", elsewhere))
+        digests.append(plugins.source_digest(sys.modules["t_plugin_there"].Mine))
+        del sys.modules["t_plugin_there"]
+    assert digests[0] == digests[2] != digests[1]
+
+
 def test_the_source_of_a_plugin_includes_what_it_imports_of_ours():
     plugins.load_built_in()
     closure = plugins._closure(frozenset({attacks.get("pgd").__module__}))

@@ -79,14 +79,14 @@ class Project:
         return done
 
     @contextlib.contextmanager
-    def started(self, *words: str, gate: Path) -> Iterator["Started"]:
+    def started(self, *words: str, gate: Path | None = None) -> Iterator["Started"]:
         """The command in a group of its own, of which nothing is left afterwards. gate: what `lab.py` waits at."""
         out, err = self.folder / "stdout", self.folder / "stderr"
         with out.open("wb") as to_out, err.open("wb") as to_err:
             process = subprocess.Popen(
                 self.command(*words),
                 cwd=self.folder,
-                env=self.environment() | {GATE: str(gate)},
+                env=self.environment() | ({GATE: str(gate)} if gate else {}),
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
                 stdout=to_out,

@@ -15,15 +15,17 @@ import psutil
 import pytest
 import yaml
 from ray._private.services import get_node_ip_address
-from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FakeMultiNodeProvider
 
-from tests.journeys.conftest import Project
+from tests.journeys.conftest import PATIENCE, Project
 from tests.journeys.test_kinds import until
 from tests.journeys.test_service import Service
-from tests.service.conftest import free_port
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
+# By its class: what Ray's wheel needs to know it by its own name, `fake_multinode`, is not in the wheel.
+PROVIDER = f"{FakeMultiNodeProvider.__module__}.{FakeMultiNodeProvider.__name__}"
 EMPTY = ("auth", "docker", "file_mounts")
 NONE = (
     "initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands", "cluster_synced_files",
@@ -38,7 +40,7 @@ class Scaled:
         self.folder = folder
         self.address = f"{get_node_ip_address()}:{free_port()}"
         kind = {"resources": {"CPU": 1}, "node_config": {}}
-        provider = {"type": "fake_multinode", "gcs_address": self.address, "launch_multiple": True}
+        provider = {"type": "external", "module": PROVIDER, "gcs_address": self.address, "launch_multiple": True}
         config = {
             "cluster_name": "scaled", "max_workers": 2, "idle_timeout_minutes": 0.1, "upscaling_speed": 1.0,
             "provider": {**provider, "head_node_id": FAKE_HEAD_NODE_ID}, "head_node_type": "ray.head.default",
@@ -50,6 +52,7 @@ class Scaled:
         (folder / "autoscaling.json").write_text(json.dumps(config))
         mine = {"RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID}
         mine |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_enable_autoscaler_v2": "1"}
+        mine["RAY_AUTH_MODE"] = "disabled"  # as for nodes of `ray.cluster_utils.Cluster`
         words = [
             str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=1",
             f"--port={self.address.rpartition(':')[2]}", f"--temp-dir={folder}", "--include-dashboard=false",
@@ -59,7 +62,7 @@ class Scaled:
             self.process = subprocess.Popen(
                 words, env={**os.environ, **mine}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + PATIENCE
         while self.nodes() < 1 or "Ray runtime started" not in (folder / "ray.log").read_text():
             assert self.process.poll() is None, (folder / "ray.log").read_text()
             assert time.monotonic() < deadline, (folder / "ray.log").read_text()
@@ -126,5 +129,5 @@ def test_a_long_queue_starts_a_second_node_of_the_same_kind_which_goes_when_the_
     finally:
         service.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            service.process.wait(60)
+            service.process.wait(PATIENCE)
         service.log.close()

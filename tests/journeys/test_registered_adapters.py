@@ -1,6 +1,5 @@
 """Somebody's module at the service: registered by an administrator, named by a user, retired, without a restart."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +8,10 @@ import yaml
 
 from bench.client import Client
 from bench.errors import SuiteError
-from tests.journeys.conftest import SUITE, Project
+from tests.journeys.conftest import PATIENCE, SUITE, Project, wait_until
 from tests.journeys.test_service import Service
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 MINE = {name: part for name, part in SUITE.items() if name != "plugins"}
 BUILT_IN = {
@@ -56,16 +55,13 @@ def service(project: Project) -> Iterator[Service]:
     made = Service(Lab(project.folder))
     yield made
     made.process.terminate()
-    made.process.wait(60)
+    made.process.wait(PATIENCE)
     made.log.close()
 
 
 def ended(client: Client, submission: str) -> dict[str, object]:
-    deadline = time.monotonic() + 240
-    while (row := client.get(submission))["ended"] is None:
-        assert time.monotonic() < deadline, row
-        time.sleep(0.3)
-    return row
+    wait_until(lambda: client.get(submission)["ended"] is not None)
+    return client.get(submission)
 
 
 def test_registered_named_measured_and_retired_without_a_restart(service: Service, tmp_path: Path):

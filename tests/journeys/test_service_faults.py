@@ -141,7 +141,7 @@ def house(
         yield House(made, nodes, folder, f"http://127.0.0.1:{port}")
     finally:
         made.process.terminate()
-        made.process.wait(90)
+        made.process.wait(PATIENCE)
         made.log.close()
         nodes.shutdown()
         shutil.rmtree(folder)

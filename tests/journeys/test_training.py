@@ -1,10 +1,7 @@
 """A training that is killed, or whose worker is, goes on from its checkpoint and ends with the same weights."""
 
 import json
-import os
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import psutil
@@ -27,28 +24,13 @@ def made(project: Project, output: str) -> tuple[str, dict[str, list[float]]]:
     return found["weights"], found["curves"]
 
 
-def started(project: Project, output: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        project.command("run", "suite.yaml", "--output", output),
-        cwd=project.folder,
-        start_new_session=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def first_checkpoint(project: Project, output: str) -> Path:
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        found = [path for path in (project.folder / output / "store" / "checkpoints").rglob("*") if path.is_file()]
-        if found and not found[0].name.startswith("."):
-            return found[0]
-        time.sleep(0.02)
-    raise AssertionError("the training never left a checkpoint")
+def checkpoints(project: Project, output: str) -> list[Path]:
+    files = (project.folder / output / "store" / "checkpoints").rglob("*")
+    return [path for path in files if path.is_file() and not path.name.startswith(".")]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_killed_training_and_one_that_lost_its_worker_end_with_the_weights_of_an_undisturbed_one(project: Project):
     project.suite(
         models=[{"name": "b", "recipe": RECIPE}],
@@ -59,19 +41,19 @@ def test_a_killed_training_and_one_that_lost_its_worker_end_with_the_weights_of_
     weights, curves = made(project, "undisturbed")
     assert len(curves["loss"]) == len(curves["accuracy"]) == 12
 
-    victim = started(project, "killed")
-    checkpoint = first_checkpoint(project, "killed")
-    os.killpg(victim.pid, signal.SIGKILL)  # the driver and its Ray, at once
-    victim.wait()
+    with project.started("run", "suite.yaml", "--output", "killed") as victim:
+        victim.reach(lambda: checkpoints(project, "killed"))
+        victim.signal(signal.SIGKILL)
+    [checkpoint] = checkpoints(project, "killed")
     assert not (project.folder / "killed" / "store" / "trained").exists()
     project.run("killed")
     assert made(project, "killed") == (weights, curves)
     assert not checkpoint.exists(), "a checkpoint goes when its training is done"
 
-    robbed = started(project, "robbed")
-    first_checkpoint(project, "robbed")
-    family = psutil.Process(robbed.pid).children(recursive=True)
-    [worker] = [child for child in family if "_Actor.train" in " ".join(child.cmdline())]
-    worker.kill()
-    assert robbed.wait(timeout=240) == 0
+    with project.started("run", "suite.yaml", "--output", "robbed") as robbed:
+        robbed.reach(lambda: checkpoints(project, "robbed"))
+        family = psutil.Process(robbed.process.pid).children(recursive=True)
+        [worker] = [child for child in family if "_Actor.train" in " ".join(child.cmdline())]
+        worker.kill()
+        robbed.end()
     assert made(project, "robbed") == (weights, curves)

@@ -76,6 +76,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         registry._classes = before[kind]
     forget()
     modules._tried.clear()
+    modules._failed.clear()
 
 
 def forget() -> None:

@@ -391,7 +391,7 @@ def test_as_many_workers_are_of_use_as_there_are_minutes_of_work_and_no_more_tha
     assert house.queue.useful() == {Share(): with_timings}, "one after another"
     house.canceled |= {"long", "short", "timings"}
     for thread in house.threads.values():
-        thread.join(10)
+        thread.join(60)
     assert house.queue.useful() == {}, "it is taken back"
 
 
@@ -418,7 +418,7 @@ def test_no_workers_are_asked_for_what_has_failed_and_jobs_of_unknown_number_cou
 
 def test_outcomes_are_dealt_with_elsewhere_and_a_submission_ends_after_that():
     house, later = House(), []
-    house.queue.later = later.append
+    house.queue.later = lambda act, size: later.append(act)
     house.submit("ann", "one", [Job("a"), Job("b")])
     first, second = house.queue.take(), house.queue.take()
     for ticket in (first, second):
@@ -433,14 +433,14 @@ def test_outcomes_are_dealt_with_elsewhere_and_a_submission_ends_after_that():
     for act in later:
         act()
     for name in ("one", "two"):
-        house.threads[name].join(10)
+        house.threads[name].join(60)
         assert not house.threads[name].is_alive()
     assert house.told == [("one", "a"), ("one", "b"), ("two", "b")]
 
 
 def test_an_outcome_of_timings_is_dealt_with_before_the_next_one_is_taken():
     house = House()
-    house.queue.later = lambda act: pytest.fail("nothing may be at work beside the next timing")
+    house.queue.later = lambda act, size: pytest.fail("nothing may be at work beside the next timing")
     house.submit("ann", "timings", [Job("a"), Job("b")], alone=True)
     assert house.queue.turn(1.0) is True
     for key in "ab":

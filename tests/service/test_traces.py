@@ -174,7 +174,7 @@ def test_what_becomes_of_a_task_is_told_and_a_failure_is_logged_with_both_ids(
     told, exporter = spans
     foreman, kept = Foreman(told), []
     each = AtWork(SimpleNamespace(id="s-1", owner="ann", started=5.0), foreman)  # type: ignore[arg-type]
-    more = {"resources": Resources(), "progress": print, "canceled": lambda: False, "alone": False}
+    more = {"resources": Resources(), "progress": print, "canceled": lambda: False, "alone": False, "sources": ()}
     jobs = iter([Job("good"), Job("bad")])
     thread = threading.Thread(target=lambda: each.dispatch(jobs, lambda *told: kept.append(told), **more))
     thread.start()
