@@ -16,6 +16,7 @@ app.add_typer(tokens, name="tokens")
 app.add_typer(database, name="database")
 
 PORT = 8642
+LEAVING = 10.0  # seconds in which the face of a service that was killed has gone
 Url = Annotated[
     str | None,
     typer.Option("--database", metavar="URL", envvar="GAUNTLET_DATABASE", help="default: what `up` made in DIR"),
@@ -152,7 +153,7 @@ def up(
     from bench.tracking import default_uri, ui_command
 
     limits(quotas)  # a mistake in it is told before anything starts
-    must_be_free(host, port, "--port")  # the face would be started again and again
+    must_be_free(host, port, "--port", LEAVING)  # the face would be started again and again
     log_lines()
     if postgresql and url:
         raise _misused("--postgresql", "starts a database of its own: not with --database")

@@ -9,8 +9,11 @@ from bench.suite import ModelSpec, Suite
 BYTE = 255
 
 
-def misfits(suite: Suite, loaded: Mapping[str, Samples]) -> Iterator[Mistake]:
-    """Models that cannot take the data, and radii in L-infinity beyond the bounds. loaded: the data sets by label."""
+def misfits(suite: Suite, loaded: Mapping[str, Samples], outliers: Mapping[str, Samples]) -> Iterator[Mistake]:
+    """Models that cannot take the data, outliers of another shape, and radii in L-infinity beyond the bounds.
+
+    loaded: the data sets by label. outliers: those of detectors, by the detectors' labels.
+    """
     for label, samples in loaded.items():
         for index, model in enumerate(suite.models):
             yield from _misfit(f"models[{index}].args", model, label, samples)
@@ -19,6 +22,15 @@ def misfits(suite: Suite, loaded: Mapping[str, Samples]) -> Iterator[Mistake]:
     asked += [
         (f"certificates[{index}]", proof.norm, proof.epsilons) for index, proof in enumerate(evaluations.certificates)
     ]
+    for index, detector in enumerate(evaluations.detectors):
+        where = f"detectors[{index}]"
+        if detector.adversarial is not None:
+            asked.append((f"{where}.adversarial", detector.adversarial.norm, detector.adversarial.epsilons))
+        shape = outliers[detector.name].input_shape if detector.name in outliers else None
+        for label, samples in loaded.items():
+            if shape is not None and shape != samples.input_shape:
+                told = f"inputs of shape {list(shape)}, those of '{label}' have {list(samples.input_shape)}"
+                yield Mistake("", f"evaluations.{where}.outliers", told)
     for where, norm, epsilons in asked:
         for label, samples in loaded.items():
             if norm is Norm.LINF and epsilons and (told := _too_large(max(epsilons), label, samples.bounds)):

@@ -112,7 +112,9 @@ class Resolver:
     def _check_fit(self) -> None:
         """Before anything is stored or trained."""
         loaded = {spec.name: self._loaded(spec) for spec in self.suite.datasets}
-        if mistakes := list(misfits(self.suite, loaded)):
+        asked = self.suite.evaluations.detectors
+        outliers = {spec.name: self._loaded(spec.outliers) for spec in asked if spec.outliers is not None}
+        if mistakes := list(misfits(self.suite, loaded, outliers)):
             raise SuiteError(mistakes)
 
     # --- models

@@ -77,15 +77,20 @@ def serve(app: FastAPI, host: str, port: int) -> None:
     Server(configuration(app, host, port)).run()
 
 
-def must_be_free(host: str, port: int, option: str) -> None:
-    """Raises OperatorError where somebody else listens. option: what names another port."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as problem:
-            why = problem.strerror
-            raise OperatorError(f"cannot listen at {host}:{port}: {why}", f"{option} names another") from None
+def must_be_free(host: str, port: int, option: str, patience: float = 0.0) -> None:
+    """Raises OperatorError where somebody else listens. option: what names another port. patience: seconds to wait."""
+    until = time.monotonic() + patience
+    while True:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+                return
+            except OSError as problem:
+                if time.monotonic() >= until:
+                    told = f"cannot listen at {host}:{port}: {problem.strerror}"
+                    raise OperatorError(told, f"{option} names another") from None
+        time.sleep(0.2)
 
 
 def configuration(app: FastAPI, host: str, port: int) -> uvicorn.Config:

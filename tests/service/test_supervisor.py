@@ -107,8 +107,9 @@ def test_a_port_that_is_taken_is_told_with_the_option_that_names_another():
 
 
 def test_a_service_whose_port_is_taken_starts_nothing_and_leaves_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr("bench.cli_service.LEAVING", 0.0)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -116,6 +117,16 @@ def test_a_service_whose_port_is_taken_starts_nothing_and_leaves_nothing(
         assert main(["up", "--port", port, "--output", str(tmp_path / "out")]) == 4
     assert "--port names another" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_port_that_somebody_is_about_to_leave_is_waited_for(monkeypatch: pytest.MonkeyPatch):
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    port = taken.getsockname()[1]
+    monkeypatch.setattr("bench.service.server.time.sleep", lambda _: taken.close())
+    must_be_free("127.0.0.1", port, "--port", patience=600)
+    assert taken.fileno() == -1
 
 
 @pytest.fixture
