@@ -113,7 +113,7 @@ def test_a_long_queue_starts_a_second_node_of_the_same_kind_which_goes_when_the_
             "models": [{"name": "cnn", "adapter": "small_cnn", "args": {"epochs": 1}}],
             "datasets": [{"dataset": "digits", "limit": 64}],
             "evaluations": {
-                "attacks": [{"attack": "pgd", "norm": "linf", "epsilons": [0.02], "args": {"steps": 4000}}]
+                "attacks": [{"attack": "pgd", "norm": "linf", "epsilons": [0.02], "args": {"steps": 20_000}}]
             },
             "resources": {"batch_size": 4},
         }

@@ -180,10 +180,13 @@ def test_what_becomes_of_a_task_is_told_and_a_failure_is_logged_with_both_ids(
     thread.start()
     outcomes = {"good": Measured(b"", 0.25), "bad": Failed(Reason.MEMORY, "too large")}
     while len(kept) < 2:
+        assert thread.is_alive()
         ticket = next(foreman.queue, None)
         if ticket is not None:
             foreman.handed[ticket.key] = time.time() - 1.0
             foreman.queue.sink(ticket, outcomes[ticket.key], 2)
+        else:
+            time.sleep(0.001)  # whoever asks without a pause keeps the queue's lock from the submission's thread
     assert next(foreman.queue, None) is None
     thread.join(60)
     assert not thread.is_alive()

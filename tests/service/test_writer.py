@@ -64,14 +64,17 @@ def test_what_holds_much_waits_for_what_was_given_before_and_is_done_however_muc
 
     def give() -> None:
         for size in (1000, 6, 4, 1):
-            writer.do(lambda: None if free.wait(10) else given.append(-1), size)
+            writer.do(lambda: None if free.wait(60) else given.append(-1), size)
             given.append(size)
 
     with Writer(most_bytes=10) as writer:
         thread = threading.Thread(target=give)
         thread.start()
+        deadline = time.monotonic() + 60
+        while not given and time.monotonic() < deadline:
+            time.sleep(0.01)
         time.sleep(0.1)
         assert given == [1000]
         free.set()
-        thread.join(10)
+        thread.join(60)
         assert given == [1000, 6, 4, 1]
