@@ -232,8 +232,11 @@ def _proofs(
     """What spares samples an attack; None where it asks for no proof, or its certificate cannot judge the model."""
     if attack.proved_by is None or attack.norm not in certificates.get(attack.proved_by).norms:
         return None
+    certificate = certificates.build(attack.proved_by, {"norm": attack.norm})
     try:
-        return _proved(certificates.build(attack.proved_by, {"norm": attack.norm}), epsilons, model, x, labels, rows)
+        if not len(rows):  # asked all the same: whether it can judge the model is not for one block to say
+            _proved(certificate, epsilons, model, x, labels, np.arange(1))
+        return _proved(certificate, epsilons, model, x, labels, rows)
     except PluginError:
         return None  # the model is then attacked in full, and the records say that no proof was tried
 

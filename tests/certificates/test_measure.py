@@ -52,3 +52,15 @@ def test_a_model_that_cannot_be_bounded_is_attacked_in_full() -> None:
     table = measure.attacked(AutoAttack(), (0.4,), "test", model, samples(), INDICES[:4], 0, prove=True)
     assert table["proved"].null_count == 4
     assert np.array(table["broken"].to_pylist()).all()
+
+
+@pytest.mark.parametrize(("gradients", "proofs"), [(Gradients.SURROGATE, [None]), (Gradients.EXACT, [[False]])])
+def test_whether_a_proof_was_tried_does_not_depend_on_a_block_in_which_nothing_is_right(
+    gradients: Gradients, proofs: list[object]
+) -> None:
+    """The records of such a block said that nothing was proved, those of the others that nothing had been tried, and
+    no leaderboard could be made of the two."""
+    model = digits.model()
+    model.gradients = gradients
+    table = measure.attacked(AutoAttack(), (0.4,), "test", model, samples(), INDICES[:1], 0, prove=True)
+    assert table["proved"].to_pylist() == proofs
